@@ -1,0 +1,30 @@
+"""Registration that makes one model class resolve in every scope it is used from."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from mmpretrain.registry import MODELS
+from torch import nn
+
+
+def _model_registries() -> list:
+    """mmpretrain's registry and, where mmdet is installed, mmdet's.
+
+    mmengine looks a bare name up in the default scope and its parents, never in a sibling, so a
+    class has to be in both siblings for ``PRUNet``, ``mmpretrain.PRUNet`` and ``mmdet.PRUNet`` to
+    resolve under either default scope.
+    """
+    registries = [MODELS]
+    if find_spec('mmdet') is not None:
+        from mmdet.registry import MODELS as MMDET_MODELS
+
+        registries.append(MMDET_MODELS)
+    return registries
+
+
+def register_model(cls: type[nn.Module]) -> type[nn.Module]:
+    """Class decorator: registers a model under its class name for mmpretrain and mmdet."""
+    for registry in _model_registries():
+        registry.register_module(module=cls)
+    return cls
