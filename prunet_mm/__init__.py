@@ -34,7 +34,7 @@ def register_all_modules() -> None:
             raise
         raise ImportError(
             f'the models of prunet_mm need {error.name}, which is not installed: '
-            "run \"pip install -e '.[mm]'\" in the prunet_mm checkout"
+            'run "pip install -e \'.[mm]\'" in the prunet_mm checkout'
         ) from None
 
 
