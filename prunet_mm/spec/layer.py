@@ -1,0 +1,120 @@
+"""One layer of a network as data, and the tail that ends a classifier."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from prunet_mm.spec.kernels import BlockKey, Kernel
+from prunet_mm.spec.validation import (
+    Act,
+    HiddenWidth,
+    NonNegativeInt,
+    OddInt,
+    Op,
+    PositiveInt,
+    Probability,
+    Spec,
+    Stride,
+    problem,
+    shown,
+)
+
+
+class LayerSpec(Spec):
+    """A block: convolution, inverted residual or fused inverted residual.
+
+    - ``conv``: k x k conv (stride), BN, act; no residual.
+    - ``irb``: 1x1 conv, BN, act; depthwise k x k conv (stride), BN, act; [SE]; 1x1 conv, BN.
+    - ``fused_irb``: k x k conv (stride), BN, act; [SE]; 1x1 conv, BN.
+
+    Convolutions pad symmetrically by ``kernel // 2`` and have no bias, except those of SE (global
+    mean, 1x1 conv to ``se`` channels, act, 1x1 conv back, sigmoid gate).
+
+    Attributes:
+        hidden: Hidden width in channels; 0 for a conv, positive otherwise.
+        se: Squeeze channels of squeeze-and-excitation, 0 for none; not possible on a conv.
+        stage: 0 for the stem, 1 and up for the stages.
+    """
+
+    op: Op
+    in_channels: PositiveInt
+    out_channels: PositiveInt
+    kernel: OddInt
+    stride: Stride
+    hidden: HiddenWidth = 0
+    act: Act
+    se: NonNegativeInt = 0
+    stage: NonNegativeInt
+
+    @model_validator(mode='after')
+    def _fits_op(self) -> LayerSpec:
+        if self.op == 'conv' and self.hidden:
+            raise problem('hidden', f'found {self.hidden}, expected 0, since a conv has none')
+        if self.op == 'conv' and self.se:
+            raise problem('se', f'found {self.se}, expected 0, since a conv has none')
+        if self.op != 'conv' and not self.hidden:
+            raise problem(
+                'hidden', f'found 0, expected a positive integer, since op is {shown(self.op)}'
+            )
+        return self
+
+    @property
+    def residual(self) -> bool:
+        """Whether the block adds its input to its output."""
+        return self.op != 'conv' and self.stride == 1 and self.in_channels == self.out_channels
+
+    def block_key(self, height: int, width: int) -> BlockKey:
+        """The block on an input of ``height`` x ``width`` pixels, as latency tables name it."""
+        return BlockKey(
+            self.op,
+            self.in_channels,
+            self.out_channels,
+            self.hidden,
+            self.kernel,
+            self.stride,
+            self.act,
+            self.se,
+            height,
+            width,
+        )
+
+    def kernels(self, height: int, width: int) -> tuple[Kernel, ...]:
+        """What the block runs on an input of ``height`` x ``width`` pixels."""
+        return self.block_key(height, width).kernels()
+
+    def params(self) -> int:
+        """Learned parameters, those of BN included."""
+        return self.block_key(1, 1).params()
+
+    def macs(self, height: int, width: int) -> int:
+        """Multiply-accumulates of one image of ``height`` x ``width`` input pixels."""
+        return self.block_key(height, width).macs()
+
+
+class TailSpec(Spec):
+    """From features to classes: [1x1 conv, BN, act], global average pool, dropout, linear.
+
+    Attributes:
+        channels: Width of the 1x1 conv in front of the pool, 0 for none.
+        dropout: Probability with which a feature is dropped in training.
+    """
+
+    channels: NonNegativeInt = 0
+    act: Act = 'relu'
+    dropout: Probability = 0.0
+    num_classes: PositiveInt
+
+    def block_key(self, in_channels: int, height: int, width: int) -> BlockKey:
+        """The tail on an input of ``height`` x ``width`` pixels, as latency tables name it."""
+        return BlockKey(
+            'tail',
+            in_channels,
+            self.num_classes,
+            self.channels,
+            1,
+            1,
+            self.act,
+            0,
+            height,
+            width,
+        )
