@@ -49,12 +49,12 @@ class LayerSpec(Spec):
     @model_validator(mode='after')
     def _fits_op(self) -> LayerSpec:
         if self.op == 'conv' and self.hidden:
-            raise problem('hidden', f'found {self.hidden}, expected 0, since a conv has none')
+            raise problem(('hidden',), f'found {self.hidden}, expected 0, since a conv has none')
         if self.op == 'conv' and self.se:
-            raise problem('se', f'found {self.se}, expected 0, since a conv has none')
+            raise problem(('se',), f'found {self.se}, expected 0, since a conv has none')
         if self.op != 'conv' and not self.hidden:
             raise problem(
-                'hidden', f'found 0, expected a positive integer, since op is {shown(self.op)}'
+                ('hidden',), f'found 0, expected a positive integer, since op is {shown(self.op)}'
             )
         return self
 

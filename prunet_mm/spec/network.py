@@ -16,7 +16,16 @@ from prunet_mm.spec import summary
 from prunet_mm.spec.kernels import BlockKey, strided
 from prunet_mm.spec.layer import LayerSpec, TailSpec
 from prunet_mm.spec.summary import Row
-from prunet_mm.spec.validation import JsonObject, Many, Name, PositiveInt, Spec, problem, shown
+from prunet_mm.spec.validation import (
+    JsonObject,
+    Many,
+    Name,
+    PositiveInt,
+    Spec,
+    check_stride,
+    problem,
+    shown,
+)
 
 SCHEMA_VERSION = 1
 
@@ -56,11 +65,7 @@ class NetworkSpec(Spec):
                     (*at, 'in_channels'),
                     f'found {layer.in_channels}, expected {channels}, the channels in front of it',
                 )
-            if layer.stride > size:
-                raise problem(
-                    (*at, 'stride'),
-                    f'found {layer.stride} on a feature map of {size} x {size} px, expected 1',
-                )
+            check_stride(at, layer.stride, size)
             channels, size, stage = layer.out_channels, strided(size, layer.stride), layer.stage
         return self
 
@@ -84,9 +89,8 @@ class NetworkSpec(Spec):
         return super().from_dict(data, source)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers; fields at their default are left out."""
-        data = self.model_dump(mode='json', exclude_defaults=True)
-        return {'schema_version': self.schema_version, **data}
+        """See :meth:`Spec.to_dict`; the version of the format is always there."""
+        return {'schema_version': self.schema_version, **super().to_dict()}
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NetworkSpec:

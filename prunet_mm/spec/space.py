@@ -26,6 +26,7 @@ from prunet_mm.spec.validation import (
     PositiveInt,
     Spec,
     Stride,
+    check_stride,
     problem,
     shown,
 )
@@ -118,11 +119,11 @@ class SearchSpace(Spec):
     @model_validator(mode='after')
     def _fits_together(self) -> SearchSpace:
         channels, size = self.stem.out_channels, self.resolution
-        _check_stride(('stem',), self.stem.stride, size)
+        check_stride(('stem',), self.stem.stride, size)
         size = strided(size, self.stem.stride)
         for number, stage in enumerate(self.stages):
             at = ('stages', number)
-            _check_stride(at, stage.stride, size)
+            check_stride(at, stage.stride, size)
             for index, inputs in enumerate((channels, stage.width)[: stage.depth], 1):
                 if wrong := stage.off_grid(inputs, index):
                     raise problem((*at, 'max_expansion'), wrong)
@@ -247,13 +248,6 @@ class SearchSpace(Spec):
         if self.tail:
             keys.append(self.tail.block_key(self.stages[-1].width, *keys[-1].out_size))
         return list(dict.fromkeys(keys))
-
-
-def _check_stride(at: tuple, stride: int, size: int) -> None:
-    if stride > size:
-        raise problem(
-            (*at, 'stride'), f'found {stride} on a feature map of {size} x {size} px, expected 1'
-        )
 
 
 def _up_to(most: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,11 +24,14 @@ from pydantic_core import PydanticCustomError
 
 from prunet_mm.errors import SpecError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 T = TypeVar('T')
 
 
-def problem(at: str | tuple, text: str) -> PydanticCustomError:
-    """An error that a validator raises: ``text`` about the field ``at`` below its model."""
+def problem(at: tuple, text: str) -> PydanticCustomError:
+    """What a validator raises: ``text`` about the field ``at``, a path below its model."""
     return PydanticCustomError('problem', '{text}', {'text': text, 'at': at})
 
 
@@ -61,15 +64,9 @@ def _distinct(values: tuple) -> tuple:
     return values
 
 
-def _json_object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError
-    return json.loads(json.dumps(value, allow_nan=False))
-
-
-def _as_value_error(value: Any) -> dict[str, Any]:
+def _json_copy(value: dict) -> dict:
     try:
-        return _json_object(value)
+        return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, RecursionError) as error:
         raise ValueError from error
 
@@ -87,7 +84,7 @@ Name = Annotated[str, Field(min_length=1), _expecting('a name in quotes')]
 Op = Annotated[Literal['conv', 'fused_irb', 'irb'], _expecting('"conv", "fused_irb" or "irb"')]
 Act = Annotated[Literal['relu', 'swish'], _expecting('"relu" or "swish"')]
 JsonObject = Annotated[
-    dict, AfterValidator(_as_value_error), _expecting('a dict of finite JSON values')
+    dict, AfterValidator(_json_copy), _expecting('a dict of JSON values, all numbers finite')
 ]
 # A list in a file or a config becomes a tuple: specs are hashable.
 Many = Annotated[tuple[T, ...], Field(min_length=1, strict=False)]
@@ -107,17 +104,13 @@ class Spec(BaseModel):
         for key in data:
             if key not in cls.model_fields:
                 close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                hint = (
-                    f'did you mean {close[0]}?'
-                    if close
-                    else 'known are ' + ', '.join(cls.model_fields)
-                )
-                raise problem((key,), f'unknown field, {hint}')
+                known = f'did you mean {close[0]}' if close else ', '.join(cls.model_fields)
+                raise problem((key,), f'unknown field ({"" if close else "known: "}{known})')
         # A plain dict: subclasses such as mmengine's ConfigDict convert what they hold on access.
         return dict(data.items())
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str = 'config'):
+    def from_dict(cls, data: Mapping[str, Any], source: str = 'config') -> Self:
         """Builds and checks the description that ``data`` holds.
 
         Args:
@@ -130,34 +123,40 @@ class Spec(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise SpecError(sentence(error, source)) from None
+            raise SpecError(_sentence(error, source)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and numbers that :meth:`from_dict` reads; without defaults."""
+        return self.model_dump(mode='json', exclude_defaults=True)
 
 
-def sentence(error: ValidationError, source: str) -> str:
-    """The first problem of a pydantic error in one sentence, and how many more there are."""
-    details = error.errors(include_url=False)
-    first = details[0]
-    context = first.get('ctx', {})
-    path = _path((*first['loc'], *_as_tuple(context.get('at', ()))))
-    text = {
-        'problem': lambda: context['text'],
-        'missing': lambda: 'this field is missing',
-        'too_short': lambda: 'found an empty list, expected at least one entry',
-        'tuple_type': lambda: f'found {shown(first["input"])}, expected a list',
-        'model_type': lambda: f'found {shown(first["input"])}, expected a dict',
-    }.get(first['type'], lambda: f'found {shown(first["input"])}, {first["msg"].lower()}')()
-    more = len(details) - 1
-    tail = f' (and {more} more problem{"s" if more > 1 else ""})' if more else ''
-    return f'{source}: {path}: {text}{tail}' if path else f'{source}: {text}{tail}'
+def check_stride(at: tuple, stride: int, size: int) -> None:
+    """Raises unless a feature map of ``size`` x ``size`` pixels has ``stride`` pixels."""
+    if stride > size:
+        text = f'found {stride} on a feature map of {size} x {size} px, expected 1'
+        raise problem((*at, 'stride'), text)
 
 
-def _as_tuple(at: str | tuple) -> tuple:
-    return at if isinstance(at, tuple) else (at,)
+def _sentence(error: ValidationError, source: str) -> str:
+    """The first problem of a pydantic error, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    path = _path((*first['loc'], *first.get('ctx', {}).get('at', ())))
+    more = f' (and {len(others)} more problem{"s"[: len(others) - 1]})' if others else ''
+    return ': '.join(filter(None, (source, path, _text(first)))) + more
+
+
+def _text(detail: dict[str, Any]) -> str:
+    kind, found = detail['type'], f'found {shown(detail["input"])}, expected'
+    if kind == 'problem':
+        return detail['ctx']['text']
+    if kind == 'missing':
+        return 'this field is missing'
+    if kind == 'too_short':
+        return 'found an empty list, expected at least one entry'
+    return f'{found} {"a list" if kind == "tuple_type" else "a dict"}'
 
 
 def _path(location: tuple) -> str:
     """('layers', 3, 'hidden') -> 'layers[3].hidden'."""
-    text = ''
-    for part in location:
-        text += f'[{part}]' if isinstance(part, int) else f'.{part}'
-    return text.removeprefix('.')
+    parts = (f'[{part}]' if isinstance(part, int) else f'.{part}' for part in location)
+    return ''.join(parts).removeprefix('.')
