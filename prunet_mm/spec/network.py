@@ -81,7 +81,7 @@ class NetworkSpec(Spec):
         """Builds a network from nested dicts and lists; see :meth:`Spec.from_dict`."""
         # First, since a file of another version may well have other fields.
         version = data.get('schema_version', 1) if isinstance(data, Mapping) else 1
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or version != SCHEMA_VERSION:
             raise SpecError(
                 f'{source}: schema_version: found {shown(version)}, '
                 f'expected {SCHEMA_VERSION}, the only one that this prunet_mm knows'
@@ -115,7 +115,7 @@ class NetworkSpec(Spec):
         Raises:
             PrunetError: The file cannot be written; what was there before is intact.
         """
-        write_atomic(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + '\n')
+        write_atomic(path, json.dumps(self.to_dict(), indent=2) + '\n')
 
     def feature_sizes(self) -> list[tuple[int, int]]:
         """Output (height, width) in pixels of every layer, the stem's first."""

@@ -92,7 +92,10 @@ class StageSpace(Spec):
         if set(self.ops_at(index)) == {'conv'}:
             return None
         largest = self.max_expansion * in_channels
-        found = f'found {self.max_expansion}, times {in_channels} input channels is {largest}'
+        found = (
+            f'found {self.max_expansion}, which makes the largest hidden width '
+            f'{self.max_expansion} x {in_channels} = {largest}'
+        )
         if largest < self.granularity:
             return f'{found}, expected at least the granularity, {self.granularity}'
         if largest % self.granularity:

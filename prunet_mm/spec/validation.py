@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -37,7 +38,7 @@ def problem(at: tuple, text: str) -> PydanticCustomError:
 
 def shown(value: Any) -> str:
     """``value`` as it stands in an error: strings in double quotes, cut to a readable length."""
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    text = json.dumps(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else f'{text[:56]} ...'
 
 
@@ -55,6 +56,11 @@ def _odd(value: int) -> int:
     if value % 2 == 0:
         raise ValueError
     return value
+
+
+def _as_tuple(value: Any) -> Any:
+    # Not a set, whose order differs from process to process.
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _distinct(values: tuple) -> tuple:
@@ -77,7 +83,8 @@ HiddenWidth = Annotated[int, Field(ge=0), _expecting('a positive integer (0 for 
 OddInt = Annotated[
     int, Field(gt=0), AfterValidator(_odd), _expecting('an odd positive integer, such as 3')
 ]
-Stride = Annotated[Literal[1, 2], _expecting('1 or 2')]
+# A range, since Literal[1, 2] lets True and 1.0 pass.
+Stride = Annotated[int, Field(ge=1, le=2), _expecting('1 or 2')]
 Probability = Annotated[float, Field(ge=0, lt=1), _expecting('a number from 0 to below 1')]
 Flag = Annotated[bool, _expecting('True or False')]
 Name = Annotated[str, Field(min_length=1), _expecting('a name in quotes')]
@@ -87,7 +94,7 @@ JsonObject = Annotated[
     dict, AfterValidator(_json_copy), _expecting('a dict of JSON values, all numbers finite')
 ]
 # A list in a file or a config becomes a tuple: specs are hashable.
-Many = Annotated[tuple[T, ...], Field(min_length=1, strict=False)]
+Many = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
 Choices = Annotated[Many[T], AfterValidator(_distinct)]
 
 
@@ -101,11 +108,12 @@ class Spec(BaseModel):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        known = ', '.join(cls.model_fields)
         for key in data:
             if key not in cls.model_fields:
                 close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                known = f'did you mean {close[0]}' if close else ', '.join(cls.model_fields)
-                raise problem((key,), f'unknown field ({"" if close else "known: "}{known})')
+                hint = f'perhaps {close[0]} is meant' if close else f'known are {known}'
+                raise problem((key,), f'unknown field, {hint}')
         # A plain dict: subclasses such as mmengine's ConfigDict convert what they hold on access.
         return dict(data.items())
 
