@@ -1,0 +1,69 @@
+# Everything happens in a virtual environment inside the checkout. PIP_* variables and pip's own
+# configuration are honoured.
+PYTHON ?= python3.11
+VENV ?= .venv
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint clean
+
+PY := $(VENV)/bin/python
+# Bytecode is written when a module is first imported: compiling all of torch up front takes longer.
+INSTALL := $(PY) -m pip install --no-compile --no-build-isolation -c constraints.txt
+MMCV := $(shell grep '^onedl-mmcv==' constraints.txt)
+OPS_WORK := $(PY) -c 'import torch, mmcv._ext'
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Without bytecode on disk every command takes seconds longer to start.
+unexport PYTHONDONTWRITEBYTECODE
+
+help:
+	@echo 'make demo   find a network for this CPU on real images of digits, in minutes'
+	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
+	@echo 'make lint   check style and format'
+	@echo 'make clean  remove caches and builds; .venv, data and work_dirs stay'
+	@echo 'PYTHON=python3.12 and VENV=somewhere change the interpreter and the environment.'
+
+demo: $(VENV)/.demo-installed
+	$(PY) tools/build_latency_table.py configs/search/prunet_digits.py
+	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/demo
+
+test: $(VENV)/.test-installed
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.test-installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# A stamp is written only after the last command has succeeded, so an install that was interrupted
+# is taken up again.
+REQUIREMENTS := setup.py constraints.txt $(wildcard requirements/*.txt)
+
+# mmcv's own build leaves its C++ ops out where it sees no torch. The demo needs none, so mmcv is built
+# in isolation here, and never through pip's cache: an mmcv without ops kept there would be taken for
+# a complete one by everybody else.
+$(VENV)/.demo-installed: $(REQUIREMENTS)
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools wheel
+	$(PY) -m pip install --no-compile --no-deps --no-cache-dir $(MMCV)
+	$(INSTALL) -e '.[demo]'
+	@# A machine without a display may lack the libGL that opencv-python links to.
+	$(PY) -c 'import cv2' 2>/dev/null || $(INSTALL) --no-deps --force-reinstall opencv-python-headless
+	touch $@
+
+# Detection needs the ops: a wheel where pip finds one (PIP_FIND_LINKS), else some minutes of gcc.
+# The tests run on the CPU, hence no CUDA ops, which would take far longer to compile.
+$(VENV)/.test-installed: $(VENV)/.demo-installed
+	$(INSTALL) ninja psutil
+	$(OPS_WORK) 2>/dev/null || CUDA_VISIBLE_DEVICES= CFLAGS="$${CFLAGS:--O1 -g0}" \
+		MAX_JOBS="$${MAX_JOBS:-$$(getconf _NPROCESSORS_ONLN)}" \
+		$(INSTALL) --no-deps --no-cache-dir --force-reinstall $(MMCV)
+	@$(OPS_WORK) || { echo 'mmcv was installed without its compiled ops: see the output above'; exit 1; }
+	$(INSTALL) -e '.[test]'
+	touch $@
