@@ -1,0 +1,66 @@
+"""The history of a search: a file with one JSON row per architecture step."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from prunet_mm.engine.files import write_atomic
+from prunet_mm.errors import SearchError
+
+FILE_NAME = 'history.jsonl'
+
+
+class History:
+    """Appends rows to a ``history.jsonl``; see :meth:`open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, 'a', encoding='utf-8')
+
+    @classmethod
+    def open(cls, work_dir: str | Path, steps: int) -> History:
+        """Open the history of a search that has done some steps, cutting the rows beyond them.
+
+        Raises:
+            SearchError: Rows are damaged or missing.
+        """
+        path = Path(work_dir) / FILE_NAME
+        kept = []
+        if steps and path.exists():
+            for line in path.read_text(encoding='utf-8').splitlines():
+                # A row that was being written when the search was killed is beyond the steps.
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    break
+                if row['step'] > steps:
+                    break
+                kept.append(line)
+        write_atomic(path, ''.join(line + '\n' for line in kept))
+        return cls(path)
+
+    def append(self, row: dict) -> None:
+        """Write one row."""
+        self._file.write(json.dumps(row) + '\n')
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until all rows are on disk."""
+        os.fsync(self._file.fileno())
+
+
+def read_history(path: str | Path) -> list[dict]:
+    """Read the rows of a ``history.jsonl``.
+
+    Raises:
+        SearchError: The file is missing or a row is damaged.
+    """
+    try:
+        lines = Path(path).read_text(encoding='utf-8').splitlines()
+        return [json.loads(line) for line in lines]
+    except FileNotFoundError:
+        raise SearchError(f'{path}: there is no such history.') from None
+    except json.JSONDecodeError as error:
+        raise SearchError(f'{path}: damaged ({error}).') from None

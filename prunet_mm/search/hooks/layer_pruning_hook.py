@@ -1,0 +1,125 @@
+"""Tier 3: layers that are not worth their latency leave for good."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from prunet_mm.errors import ConfigError
+from prunet_mm.supernet.unused_channels import forget_removed
+
+
+@HOOKS.register_module()
+class LayerPruningHook(Hook):
+    """Opens a skip around every skippable layer late in the search, and removes layers.
+
+    A skip that competes from the start favours networks that are too shallow, so it enters at
+    ``begin`` (arXiv 2209.11785, tier 3). From then on a layer's output is weighed with a keep
+    coefficient k, its input with 1 - k. Trained jointly the weights make up for a low k, which is
+    therefore no proof that the layer is useless. So a layer goes only when k is below the
+    threshold *and* a direct test agrees: on a few architecture batches, the task loss without the
+    layer rises by less than what the objective pays for the latency that goes away. Coefficient,
+    test and numbers are our reconstruction.
+
+    Args:
+        begin: Point of the architecture phase (0 to 1) at which the skips open.
+        end: Point after which no layer is tested any more; hardening follows.
+        threshold: Keep coefficient below which a layer is tested.
+        probes: Architecture batches in a test.
+        interval: Architecture steps from one round of tests to the next.
+
+    Raises:
+        ConfigError: The coefficients cannot reach the threshold in the steps and at the learning
+            rate that they have.
+    """
+
+    def __init__(
+        self,
+        begin: float = 0.3,
+        end: float = 0.75,
+        threshold: float = 0.5,
+        probes: int = 4,
+        interval: int = 10,
+    ) -> None:
+        if not 0 <= begin < end <= 1 or not 0 < threshold < 1:
+            raise ConfigError(
+                f'LayerPruningHook: found begin={begin}, end={end}, threshold={threshold}; '
+                'expected 0 <= begin < end <= 1 and a threshold between 0 and 1.'
+            )
+        self.begin, self.end, self.threshold = begin, end, threshold
+        self.probes, self.interval = probes, interval
+
+    def before_train(self, runner) -> None:
+        """Check that a keep coefficient can get from 1 to below the threshold."""
+        loop = runner.train_loop
+        steps = (self.end - self.begin) * (loop.max_iters - loop.warmup_iters) / loop.interval
+        groups = runner.optim_wrapper['architecture'].param_groups
+        rate = next(g for g in groups if g['name'] == 'keep').get('initial_lr')
+        rate = rate or next(g for g in groups if g['name'] == 'keep')['lr']
+        # Half: gradients change sign, and learning rates decay.
+        if steps * rate / 2 < 1 - self.threshold:
+            raise ConfigError(
+                f'LayerPruningHook: a keep coefficient cannot fall from 1 to {self.threshold} in '
+                f'{steps:.0f} architecture steps at a learning rate of {rate:.2g}; it needs at '
+                f'least {2 * (1 - self.threshold) / steps:.2g} '
+                '(optim_wrapper.architecture.paramwise_cfg.keep), or more steps.'
+            )
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Open the skips when it is time; test and remove, after an architecture step."""
+        loop, supernet = runner.train_loop, runner.model.supernet
+        if not loop.stepped or supernet.hardened or loop.progress < self.begin:
+            return
+        if not supernet.skip_open:
+            supernet.open_skips()
+        supernet.clamp_keeps()
+        step = (loop.iter - loop.warmup_iters) // loop.interval
+        if loop.progress <= self.end and step % self.interval == 0:
+            self._test_layers(runner)
+
+    def _test_layers(self, runner) -> None:
+        low = [
+            (float(layer.keep.detach()), name)
+            for name, layer in runner.model.supernet.layers().items()
+            if layer.skip_open and float(layer.keep.detach()) < self.threshold
+        ]
+        if not low:
+            return
+        batches = runner.train_loop.probe(self.probes)
+        removed = [name for keep, name in sorted(low) if self._remove(runner, name, keep, batches)]
+        if removed:
+            for wrapper in runner.optim_wrapper.values():
+                forget_removed(wrapper.optimizer, runner.model)
+
+    def _remove(self, runner, name: str, keep: float, batches: list) -> bool:
+        """Test one layer, remove it if it fails, log either; return whether it went."""
+        loop, model = runner.train_loop, runner.model
+        supernet = model.supernet
+        layer = supernet.layers()[name]
+        loss = model.task_loss(batches)
+        layer.keep.data.fill_(0.0)
+        rise = model.task_loss(batches) - loss
+        layer.keep.data.fill_(keep)
+        expected_ms = float(supernet.expected_latency_ms().detach())
+        freed_ms = float(layer.expected_latency_ms().detach())
+        worth = freed_ms * model.objective.price_per_ms(expected_ms, loss)
+        goes = rise < worth
+        runner.logger.info(
+            f'step {loop.iter + 1}: {name} {"removed" if goes else "stays"} at keep coefficient '
+            f'{keep:.3f} (threshold {self.threshold}): without it the loss rises by {rise:.4f}, '
+            f'its {freed_ms:.4f} ms are worth {worth:.4f}'
+        )
+        if goes:
+            supernet.remove_layer(name)
+            loop.record(
+                dict(
+                    kind='layer',
+                    layer=name,
+                    probability=keep,
+                    threshold=self.threshold,
+                    loss_rise=rise,
+                    worth=worth,
+                    freed_ms=freed_ms,
+                )
+            )
+        return goes

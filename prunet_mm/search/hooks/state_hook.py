@@ -1,0 +1,58 @@
+"""What mmengine's checkpoints lack for a search to go on where it was."""
+
+from __future__ import annotations
+
+import math
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from prunet_mm.errors import CheckpointError
+from prunet_mm.supernet.unused_channels import forget_removed
+
+
+@HOOKS.register_module()
+class SearchStateHook(Hook):
+    """Adds the positions of both streams to a checkpoint, and prepares for loading one.
+
+    mmengine builds the optimisers before it loads a checkpoint, so the pruned structure has to be
+    restored, and the optimisers have to forget what is gone, before their state is loaded.
+    Noise and augmentation need no state: they are functions of seed and step.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add what the next session must find unchanged."""
+        model = runner.model
+        checkpoint['search'] = dict(
+            drawn=dict(runner.train_loop.drawn),
+            budget_ms=model.budget.budget_ms,
+            table=model.table.digest,
+        )
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Restore structure and positions.
+
+        Raises:
+            CheckpointError: It is no search's checkpoint, or of another budget or table.
+        """
+        search, model = checkpoint.get('search'), runner.model
+        weights = checkpoint.get('state_dict', {})
+        found = [key for key in weights if key.endswith('backbone.structure')]
+        if search is None or len(found) != 1:
+            raise CheckpointError('The checkpoint is not one of a search: it holds no SuperNet.')
+        if search['table'] != model.table.digest:
+            raise CheckpointError(
+                'The latency table has changed since this search began; restore the old table or '
+                'start a new search.'
+            )
+        if not math.isclose(search['budget_ms'], model.budget.budget_ms, rel_tol=1e-9):
+            raise CheckpointError(
+                f'The search in this checkpoint has a budget of {search["budget_ms"]:.4g} ms, not '
+                f'{model.budget.budget_ms:.4g} ms; start a new search for another budget.'
+            )
+        model.supernet.restore_structure(weights[found[0]])
+        for wrapper in runner.optim_wrapper.values():
+            forget_removed(wrapper.optimizer, model)
+        runner.train_loop.drawn.update(search['drawn'])

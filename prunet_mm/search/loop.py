@@ -1,0 +1,268 @@
+"""The loop of a search: weights and architecture in turn, each on its own part of the data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from mmengine.dist import (
+    all_reduce,
+    get_comm_device,
+    get_rank,
+    get_world_size,
+    is_distributed,
+)
+from mmengine.registry import DATASETS, FUNCTIONS, LOOPS
+from mmengine.runner import BaseLoop
+
+from prunet_mm.datasets.streams import build_stream, sample_batch, split_indices
+from prunet_mm.errors import ConfigError, SearchError
+from prunet_mm.search.interrupt import Interrupt
+
+STREAMS = ('weights', 'architecture')
+
+
+class SearchData:
+    """The training set, split in two: a part for the weights and a part for the architecture.
+
+    Args:
+        config: ``dataset``, ``batch_size`` and ``num_workers`` as in any mmengine data loader.
+        architecture_fraction: Share of the training set that is held out for the architecture.
+        architecture_batch_size: Batch size of the architecture steps.
+        seed: Of the split, the order of the images and their augmentation.
+    """
+
+    def __init__(
+        self,
+        config: dict,
+        architecture_fraction: float,
+        architecture_batch_size: int | None,
+        seed: int,
+    ) -> None:
+        self.dataset = DATASETS.build(config['dataset'])
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+        labels = getattr(self.dataset, 'get_gt_labels', None)
+        parts = split_indices(
+            labels() if labels else len(self.dataset), architecture_fraction, seed
+        )
+        self.indices = dict(zip(STREAMS, parts))
+        self.batch_size = dict(
+            weights=config['batch_size'],
+            architecture=architecture_batch_size or config['batch_size'],
+        )
+        self.num_workers = config.get('num_workers', 0)
+        collate = config.get('collate_fn', dict(type='pseudo_collate'))
+        self.collate = FUNCTIONS.get(collate['type'])
+        self.seed = seed
+
+    def stream(self, name: str, batches_done: int) -> Iterator:
+        """Return the endless batches of a stream from a position on."""
+        return build_stream(
+            self.dataset,
+            self.indices[name],
+            batch_size=self.batch_size[name],
+            num_workers=self.num_workers,
+            seed=self.seed,
+            stream=name,
+            start=batches_done * self.batch_size[name] * get_world_size(),
+            collate=self.collate,
+        )
+
+    def probe(self, count: int, step: int) -> list:
+        """Return some batches of the architecture's part that belong to a step, and to no stream."""
+        return [
+            sample_batch(
+                self.dataset,
+                self.indices['architecture'],
+                batch_size=self.batch_size['architecture'],
+                seed=self.seed,
+                stream=f'probe{get_rank()}.{i}',
+                step=step,
+                collate=self.collate,
+            )
+            for i in range(count)
+        ]
+
+
+@LOOPS.register_module()
+class SearchLoop(BaseLoop):
+    """Trains the weights alone first, then weights and architecture in turn.
+
+    An iteration is one step on the weights and, after the warm-up, one on the architecture every
+    ``architecture_interval`` iterations. All randomness of an iteration (order of the images,
+    augmentation, drop-out, sampling noise) is a function of the seed, the iteration and the rank,
+    so a resumed search repeats an uninterrupted one exactly. Hooks find what they need here:
+    :attr:`progress`, :attr:`stepped`, :meth:`record`, :meth:`probe`.
+
+    Args:
+        runner: The runner.
+        dataloader: The training set; see :class:`SearchData`.
+        max_iters: Iterations in total.
+        warmup_iters: Of these, iterations on the weights alone, each at random hidden widths.
+        architecture_fraction: Share of the training set held out for the architecture.
+        architecture_batch_size: Batch size of the architecture steps; default: the weights'.
+        architecture_interval: Iterations from one architecture step to the next.
+
+    Raises:
+        ConfigError: An impossible value.
+    """
+
+    def __init__(
+        self,
+        runner,
+        dataloader: dict,
+        max_iters: int,
+        warmup_iters: int,
+        architecture_fraction: float = 0.2,
+        architecture_batch_size: int | None = None,
+        architecture_interval: int = 1,
+    ) -> None:
+        if not 0 <= warmup_iters < max_iters:
+            raise ConfigError(
+                f'train_cfg: warmup_iters={warmup_iters} leaves nothing of '
+                f'max_iters={max_iters} for the architecture.'
+            )
+        if not 0 < architecture_fraction < 1:
+            raise ConfigError(
+                f'train_cfg.architecture_fraction: found {architecture_fraction}, expected a '
+                'fraction between 0 and 1.'
+            )
+        data = SearchData(dataloader, architecture_fraction, architecture_batch_size, runner.seed)
+        super().__init__(runner, data)
+        self._max_iters, self.warmup_iters = max_iters, warmup_iters
+        self.interval = architecture_interval
+        self.val_interval = 0
+        self._epoch = self._iter = 0
+        self.drawn = dict.fromkeys(STREAMS, 0)
+        self.stepped = False
+        self._events: list[dict] = []
+
+    @property
+    def iter(self) -> int:
+        """Iterations done."""
+        return self._iter
+
+    @property
+    def max_iters(self) -> int:
+        """Iterations in total."""
+        return self._max_iters
+
+    @property
+    def epoch(self) -> int:
+        """Always 0: the search counts iterations."""
+        return self._epoch
+
+    @property
+    def max_epochs(self) -> int:
+        """Always 1: the whole search is one epoch to mmengine's hooks."""
+        return 1
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the architecture phase that lies behind, from 0 to 1.
+
+        In ``after_train_iter`` the iteration at hand counts as done.
+        """
+        phase = self._max_iters - self.warmup_iters
+        return min(max((self._iter + 1 - self.warmup_iters) / phase, 0.0), 1.0)
+
+    @property
+    def architecture_steps_left(self) -> int:
+        """Architecture steps from here to the end."""
+        return (self._max_iters - max(self._iter, self.warmup_iters)) // self.interval
+
+    def record(self, event: dict) -> None:
+        """Note an event (a removal, a move) for this step's row of the history."""
+        self._events.append(event)
+
+    def take_events(self) -> list[dict]:
+        """Return the events noted since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def probe(self, count: int) -> list:
+        """Return batches of the architecture's part for a test outside the two streams."""
+        return self.dataloader.probe(count, self._iter)
+
+    def run(self) -> torch.nn.Module:
+        """Run the search from where it stands to its end.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
+        """
+        self._streams = {name: self.dataloader.stream(name, self.drawn[name]) for name in STREAMS}
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        try:
+            with Interrupt() as interrupt:
+                while self._iter < self._max_iters:
+                    self._run_iter()
+                    if _anywhere(interrupt.asked) and self._iter < self._max_iters:
+                        self._stop()
+        finally:
+            for stream in self._streams.values():
+                stream.close()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _run_iter(self) -> None:
+        runner, model = self.runner, self.runner.model
+        wrappers = runner.optim_wrapper
+        runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
+        self._seed()
+        warming = self._iter < self.warmup_iters
+        if warming:
+            model.supernet.draw_widths(random.Random(f'{self.runner.seed} {self._iter}'))
+        else:
+            model.supernet.release_widths()
+        self.stepped = not warming and (self._iter - self.warmup_iters) % self.interval == 0
+        try:
+            log = model.weight_step(self._draw('weights'), wrappers['weights'])
+            outputs = {f'weights/{name}': value for name, value in log.items()}
+            if self.stepped:
+                log = model.architecture_step(self._draw('architecture'), wrappers['architecture'])
+                outputs |= {f'architecture/{name}': value for name, value in log.items()}
+        except SearchError as error:
+            raise SearchError(
+                f'Step {self._iter + 1}: {error} The last checkpoint in {runner.work_dir} is '
+                'intact; lower the learning rate and resume from it.'
+            ) from error
+        runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=outputs)
+        self._iter += 1
+
+    def _seed(self) -> None:
+        state = np.random.SeedSequence([self.runner.seed, self._iter, get_rank()])
+        seed = int(state.generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    def _draw(self, name: str) -> Iterator:
+        while True:
+            batch = next(self._streams[name])
+            self.drawn[name] += 1
+            yield batch
+
+    def _stop(self) -> None:
+        """Write a checkpoint of the step just done and leave."""
+        meta = dict(epoch=0, iter=self._iter)
+        name = f'iter_{self._iter}.pth'
+        self.runner.save_checkpoint(self.runner.work_dir, name, meta=meta, by_epoch=False)
+        raise KeyboardInterrupt(
+            f'interrupted after step {self._iter}; checkpoint {name} is in '
+            f'{self.runner.work_dir}; go on with the same command and --resume'
+        )
+
+
+def _anywhere(asked: bool) -> bool:
+    """Whether any rank was asked to stop, so that all of them stop after the same step."""
+    if not is_distributed():
+        return asked
+    flag = torch.tensor(float(asked), device=get_comm_device())
+    all_reduce(flag, op='max')
+    return bool(flag)

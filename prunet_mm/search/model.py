@@ -1,0 +1,178 @@
+"""The searching model: any mmengine model that holds a SuperNet, with a latency budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from mmengine.dist import all_reduce_params, is_distributed
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from prunet_mm.errors import ConfigError, SearchError
+from prunet_mm.latency import LatencyTable
+from prunet_mm.registry import register_model
+from prunet_mm.search.budget import Budget
+from prunet_mm.search.objective import OBJECTIVES
+from prunet_mm.supernet import SuperNet
+from prunet_mm.supernet.statistics import frozen_statistics
+
+
+@register_model
+class ArchitectureSearch(BaseModel):
+    """Trains the weights and the architecture of a SuperNet inside another model.
+
+    Args:
+        architecture: Config of an mmpretrain classifier, an mmdet detector or any other mmengine
+            model that contains exactly one :class:`SuperNet`.
+        latency: ``table`` (path of a latency table) and either ``budget_ms`` or ``budget_ratio``
+            (a fraction of the largest network's predicted latency). The keys ``device``,
+            ``batch`` and ``threads`` say how ``tools/build_latency_table.py`` makes the table.
+        objective: Latency objective; default: the augmented Lagrangian.
+
+    Raises:
+        ConfigError: No SuperNet, or more than one, in ``architecture``.
+        LatencyTableError: The table cannot be read or misses a block.
+        SearchError: The budget is infeasible.
+    """
+
+    def __init__(self, architecture: dict, latency: dict, objective: dict | None = None) -> None:
+        super().__init__()
+        self.architecture = MODELS.build(architecture)
+        self.table = LatencyTable.load(latency['table'])
+        self.supernet.attach_latency(self.table)
+        self.budget = Budget.resolve(
+            latency,
+            self.supernet.fastest_ms(),
+            self.table.predict_ms(self.supernet.space.largest()),
+        )
+        self.objective = OBJECTIVES.build(
+            dict(objective or dict(type='AugmentedLagrangian')),
+            default_args=dict(budget_ms=self.budget.budget_ms),
+        )
+        self.data_preprocessor = self.architecture.data_preprocessor
+
+    @property
+    def supernet(self) -> SuperNet:
+        """The SuperNet inside ``architecture``."""
+        found = [m for m in self.architecture.modules() if isinstance(m, SuperNet)]
+        if len(found) != 1:
+            raise ConfigError(
+                f'model.architecture holds {len(found)} SuperNets; expected exactly one, usually '
+                "as backbone=dict(type='SuperNet', space=...)."
+            )
+        return found[0]
+
+    def forward(self, inputs, data_samples=None, mode: str = 'tensor'):
+        """Run ``architecture``; see :meth:`mmengine.model.BaseModel.forward`."""
+        return self.architecture(inputs, data_samples, mode=mode)
+
+    def train_step(self, data, optim_wrapper) -> dict:
+        """Refuse: a search needs two streams of data, and the loop that draws them."""
+        raise ConfigError("ArchitectureSearch needs train_cfg=dict(type='SearchLoop', ...).")
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """Return every parameter that is no architecture parameter."""
+        groups = self.supernet.architecture_parameters().values()
+        architecture = {id(p) for group in groups for p in group}
+        return [p for p in self.parameters() if id(p) not in architecture]
+
+    def weight_step(self, batches: Iterator, wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Take one step on the weights; architecture parameters stay as they are.
+
+        Args:
+            batches: As many are drawn as the wrapper accumulates gradients over.
+            wrapper: Optimiser of the weights.
+
+        Returns:
+            The last batch's losses, by name.
+        """
+        with self._only(self.weight_parameters()):
+            return self._step(batches, wrapper, lambda task: task)
+
+    def architecture_step(self, batches: Iterator, wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Take one step on the architecture; weights and BN statistics stay as they are.
+
+        Args:
+            batches: As many are drawn as the wrapper accumulates gradients over.
+            wrapper: Optimiser of the architecture parameters.
+
+        Returns:
+            The last batch's losses, by name.
+        """
+        with frozen_statistics(self), self._only(self.supernet.searched_parameters()):
+            return self._step(
+                batches,
+                wrapper,
+                lambda task: self.objective(task, self.supernet.expected_latency_ms()),
+            )
+
+    @torch.no_grad()
+    def task_loss(self, batches: Sequence) -> float:
+        """Return the mean task loss over some batches (mean over ranks), changing nothing.
+
+        The candidates are weighed without noise and the norms use the batch's statistics, as in
+        an architecture step.
+        """
+        layers = self.supernet.layers().values()
+        sampling = [layer.sampling for layer in layers]
+        for layer in layers:
+            layer.sampling = 'softmax'
+        with frozen_statistics(self):
+            total = sum(self._loss(batch)[0].double() for batch in batches) / len(batches)
+        for layer, value in zip(layers, sampling):
+            layer.sampling = value
+        if is_distributed():
+            all_reduce_params([total], op='mean')
+        return float(total)
+
+    def val_step(self, data) -> list:
+        """Predict; see :meth:`mmengine.model.BaseModel.val_step`."""
+        return self.architecture.val_step(data)
+
+    test_step = val_step
+
+    def _loss(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        data = self.data_preprocessor(batch, True)
+        return self.parse_losses(self._run_forward(data, mode='loss'))
+
+    def _step(self, batches: Iterator, wrapper: OptimWrapper, objective) -> dict[str, Tensor]:
+        while True:
+            with wrapper.optim_context(self):
+                task, log = self._loss(next(batches))
+            total = objective(task)
+            log['total'] = total.detach()
+            _check_finite(log)
+            wrapper.backward(wrapper.scale_loss(total))
+            if wrapper.should_update():
+                break
+        if is_distributed():
+            # No wrapper of torch: parameters come and go, which DistributedDataParallel forbids.
+            held = [p for group in wrapper.param_groups for p in group['params']]
+            all_reduce_params([p.grad for p in held if p.grad is not None], op='mean')
+        wrapper.step()
+        wrapper.zero_grad()
+        return log
+
+    @contextmanager
+    def _only(self, parameters: list[nn.Parameter]) -> Iterator[None]:
+        """Let gradients reach these parameters and no other."""
+        wanted = {id(p) for p in parameters}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in wanted]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
+
+def _check_finite(log: dict[str, Tensor]) -> None:
+    bad = [name for name, value in log.items() if not math.isfinite(float(value))]
+    if bad:
+        raise SearchError(f'The loss is not finite: {bad[0]} = {float(log[bad[0]])}.')

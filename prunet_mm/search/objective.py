@@ -1,0 +1,128 @@
+"""Latency objectives: what the architecture step adds to the task's loss.
+
+All but the first are there for comparison; in our measurements none of them meets a budget by
+itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+OBJECTIVES = Registry('latency objective')
+
+
+class LatencyObjective(nn.Module):
+    """Joins a task loss and an expected latency into one loss.
+
+    State that must survive a restart (the multiplier) is a buffer.
+
+    Args:
+        budget_ms: Latency asked for, in ms.
+        weight: Weight of the latency term; for the augmented Lagrangian its start.
+    """
+
+    def __init__(self, budget_ms: float, weight: float) -> None:
+        super().__init__()
+        self.budget_ms = budget_ms
+        self.register_buffer('multiplier', torch.tensor(float(weight), dtype=torch.float64))
+
+    def penalty(self, expected_ms: Tensor) -> Tensor:
+        """Return the latency term for an expected latency in ms (0-d, differentiable)."""
+        raise NotImplementedError
+
+    def forward(self, task_loss: Tensor, expected_ms: Tensor) -> Tensor:
+        """Return the loss of the architecture step."""
+        return task_loss + self.penalty(expected_ms)
+
+    def update(self, expected_ms: float) -> None:
+        """Act once after each architecture step; nothing for a fixed weight."""
+
+    def price_per_ms(self, expected_ms: float, task_loss: float) -> float:
+        """Return by how much the loss falls per ms that goes away at this point."""
+        value = torch.tensor(float(expected_ms), dtype=torch.float64, requires_grad=True)
+        total = self(torch.tensor(task_loss, dtype=torch.float64), value)
+        (slope,) = torch.autograd.grad(total, value)
+        return max(float(slope), 0.0)
+
+
+@OBJECTIVES.register_module()
+class AugmentedLagrangian(LatencyObjective):
+    """Loss + lambda c + mu / 2 c^2 with c = log(E[lat] / budget); lambda follows c (default).
+
+    The multiplier integrates ``c`` only while the gap does not close by itself and only up to a
+    bounded ``c`` (anti-windup): without that a hard budget is undershot by what piled up on the
+    way. Our reconstruction.
+
+    Args:
+        budget_ms: Latency asked for, in ms.
+        weight: First value of lambda.
+        mu: Weight of the quadratic term.
+        rate: Lambda grows by ``rate * c`` per architecture step.
+        limit: Largest ``|c|`` that is integrated.
+    """
+
+    def __init__(
+        self,
+        budget_ms: float,
+        weight: float = 0.0,
+        mu: float = 1.0,
+        rate: float = 0.05,
+        limit: float = 0.2,
+    ) -> None:
+        super().__init__(budget_ms, weight)
+        self.mu, self.rate, self.limit = mu, rate, limit
+        self.register_buffer('last_gap', torch.tensor(float('nan'), dtype=torch.float64))
+
+    def penalty(self, expected_ms: Tensor) -> Tensor:
+        gap = torch.log(expected_ms / self.budget_ms)
+        return self.multiplier.to(gap.dtype) * gap + self.mu / 2 * gap**2
+
+    @torch.no_grad()
+    def update(self, expected_ms: float) -> None:
+        gap = torch.log(torch.tensor(expected_ms / self.budget_ms, dtype=torch.float64))
+        closing = gap * self.last_gap > 0 and abs(gap) < abs(self.last_gap) * (1 - 1e-3)
+        if not closing:
+            self.multiplier += self.rate * gap.clamp(-self.limit, self.limit)
+        self.last_gap.copy_(gap)
+
+
+@OBJECTIVES.register_module()
+class FixedWeight(LatencyObjective):
+    """Loss + weight * E[lat] / budget."""
+
+    def __init__(self, budget_ms: float, weight: float = 1.0) -> None:
+        super().__init__(budget_ms, weight)
+
+    def penalty(self, expected_ms: Tensor) -> Tensor:
+        return self.multiplier.to(expected_ms.dtype) * expected_ms / self.budget_ms
+
+
+@OBJECTIVES.register_module()
+class FBNetProduct(LatencyObjective):
+    """Loss * weight * log(E[lat])^beta, as in *FBNet* (arXiv 1812.03443, eq. 2).
+
+    The latency is in microseconds inside the logarithm, which would be negative for values
+    below 1.
+    """
+
+    def __init__(self, budget_ms: float, weight: float = 0.2, beta: float = 0.6) -> None:
+        super().__init__(budget_ms, weight)
+        self.beta = beta
+
+    def forward(self, task_loss: Tensor, expected_ms: Tensor) -> Tensor:
+        factor = torch.log(expected_ms * 1000).clamp(min=1e-6) ** self.beta
+        return task_loss * self.multiplier.to(factor.dtype) * factor
+
+
+@OBJECTIVES.register_module()
+class Hinge(LatencyObjective):
+    """Loss + weight * max(0, E[lat] / budget - 1)."""
+
+    def __init__(self, budget_ms: float, weight: float = 1.0) -> None:
+        super().__init__(budget_ms, weight)
+
+    def penalty(self, expected_ms: Tensor) -> Tensor:
+        excess = torch.relu(expected_ms / self.budget_ms - 1)
+        return self.multiplier.to(excess.dtype) * excess

@@ -1,0 +1,7 @@
+"""The network that holds a whole search space, and the parts that make it prunable."""
+
+from prunet_mm.supernet.prunode import Prunode
+from prunet_mm.supernet.stochastic_layer import FixedBlock, StochasticLayer
+from prunet_mm.supernet.supernet import SuperNet
+
+__all__ = ['FixedBlock', 'Prunode', 'StochasticLayer', 'SuperNet']

@@ -1,0 +1,183 @@
+"""How a Prunode's pair of hidden widths walks: two rules behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WalkingRule(nn.Module):
+    """The state of one Prunode's walk over its grid of hidden widths.
+
+    A rule answers one question, :meth:`pair`: which two hidden widths ``lo < hi`` is the block
+    at, and how much weight ``r`` (0-d tensor, differentiable) does ``hi`` have?
+
+    Args:
+        widths: The grid, ascending and evenly spaced; at least two widths.
+        initial: Expected hidden width at the start, as a fraction of the widest.
+    """
+
+    def __init__(self, widths: Sequence[int], initial: float) -> None:
+        super().__init__()
+        self.smallest, self.widest = widths[0], widths[-1]
+        self.granularity = widths[1] - widths[0]
+        self.start = min(max(initial * self.widest, self.smallest), self.widest)
+        self.register_buffer('gap', torch.tensor(self.granularity))
+
+    def pair(self, noisy: bool = False) -> tuple[int, int, Tensor]:
+        """Return ``lo``, ``hi`` and the weight ``r`` of ``hi``.
+
+        Args:
+            noisy: Draw ``r`` instead of returning its expectation, where the rule has noise.
+        """
+        raise NotImplementedError
+
+    def expected(self) -> Tensor:
+        """Return the expected hidden width, E[w] = lo + r (hi - lo), as a 0-d tensor."""
+        lo, hi, r = self.pair()
+        return lo + r * (hi - lo)
+
+    def set_gap(self, fraction: float) -> list[nn.Parameter]:
+        """Set the distance of the pair to ``fraction`` of the widest width, keeping E[w].
+
+        Returns:
+            Parameters whose optimiser state is void.
+        """
+        raise NotImplementedError
+
+    def walk(self) -> list[nn.Parameter]:
+        """Act after an architecture step; return parameters whose optimiser state is void."""
+        raise NotImplementedError
+
+    def jump(self, width: float) -> None:
+        """Put E[w] at ``width``."""
+        raise NotImplementedError
+
+    def _to_grid(self, distance: float) -> int:
+        steps = max(1, round(distance / self.granularity))
+        return min(steps * self.granularity, self.widest - self.smallest)
+
+
+class WidthRule(WalkingRule):
+    """A real-valued width between its two grid neighbours (our reconstruction, the default).
+
+    The parameter is the width in units of the widest one, so one learning rate serves blocks of
+    every size. Crossing a grid point changes neither E[w] nor, therefore, an E[latency] that is
+    linear between grid points.
+    """
+
+    def __init__(self, widths: Sequence[int], initial: float = 0.5) -> None:
+        super().__init__(widths, initial)
+        self.width = nn.Parameter(torch.tensor(self.start / self.widest))
+
+    def pair(self, noisy: bool = False) -> tuple[int, int, Tensor]:
+        width = self.width * self.widest
+        gap = int(self.gap)
+        cell = int((float(width.detach()) - self.smallest) // gap)
+        last_cell = (self.widest - self.smallest - 1) // gap
+        lo = self.smallest + gap * min(max(cell, 0), last_cell)
+        hi = min(lo + gap, self.widest)
+        return lo, hi, (width - lo) / (hi - lo)
+
+    def set_gap(self, fraction: float) -> list[nn.Parameter]:
+        self.gap.fill_(self._to_grid(fraction * self.widest))
+        return []
+
+    @torch.no_grad()
+    def walk(self) -> list[nn.Parameter]:
+        self.width.clamp_(self.smallest / self.widest, 1.0)
+        return []
+
+    @torch.no_grad()
+    def jump(self, width: float) -> None:
+        self.width.fill_(width / self.widest)
+        self.walk()
+
+
+class LogitsRule(WalkingRule):
+    """Two logits; the pair moves when their smoothed softmax leans (our reconstruction).
+
+    It is the reading that stays nearest to the published description of the Prunode
+    (arXiv 2209.11785): two masks, a probability each, moved towards the likelier one.
+    After a move logits, smoothing and optimiser state start afresh, or all layers wind up.
+
+    Args:
+        widths: See :class:`WalkingRule`.
+        initial: See :class:`WalkingRule`.
+        interval: Architecture steps between two decisions.
+        margin: Lean of the smoothed probability (from 0.5) that triggers a move.
+        smoothing: Decay of the exponential moving average of the probability.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        initial: float = 0.5,
+        interval: int = 6,
+        margin: float = 0.1,
+        smoothing: float = 0.8,
+    ) -> None:
+        super().__init__(widths, initial)
+        self.interval, self.margin, self.smoothing = interval, margin, smoothing
+        self.temperature = 1.0
+        self.logits = nn.Parameter(torch.zeros(2))
+        self.register_buffer('lo', torch.tensor(self.smallest))
+        self.register_buffer('smoothed', torch.tensor(0.5))
+        self.register_buffer('steps', torch.tensor(0))
+        self.jump(self.start)
+
+    def pair(self, noisy: bool = False) -> tuple[int, int, Tensor]:
+        lo = int(self.lo)
+        if noisy:
+            r = F.gumbel_softmax(self.logits, self.temperature, dim=0)[1]
+        else:
+            r = (self.logits / self.temperature).softmax(0)[1]
+        return lo, min(lo + int(self.gap), self.widest), r
+
+    def set_gap(self, fraction: float) -> list[nn.Parameter]:
+        gap = self._to_grid(fraction * self.widest)
+        if gap == int(self.gap):
+            return []
+        width = float(self.expected().detach())
+        self.gap.fill_(gap)
+        self.jump(width)
+        return [self.logits]
+
+    @torch.no_grad()
+    def walk(self) -> list[nn.Parameter]:
+        chance = float(self.pair()[2])
+        self.smoothed.mul_(self.smoothing).add_((1 - self.smoothing) * chance)
+        self.steps += 1
+        lean = float(self.smoothed) - 0.5
+        if int(self.steps) % self.interval or abs(lean) <= self.margin:
+            return []
+        lo = self._bounded(int(self.lo) + (1 if lean > 0 else -1) * int(self.gap))
+        if lo == int(self.lo):
+            return []
+        self.lo.fill_(lo)
+        self._reset()
+        return [self.logits]
+
+    @torch.no_grad()
+    def jump(self, width: float) -> None:
+        gap = int(self.gap)
+        below = (width - gap / 2 - self.smallest) / self.granularity
+        self.lo.fill_(self._bounded(self.smallest + round(below) * self.granularity))
+        self._reset()
+        lo, hi, _ = self.pair()
+        r = min(max((width - lo) / (hi - lo), 1e-4), 1 - 1e-4)
+        self.logits[1] = self.temperature * torch.tensor(r).logit()
+
+    def _bounded(self, lo: int) -> int:
+        return min(max(lo, self.smallest), self.widest - int(self.gap))
+
+    def _reset(self) -> None:
+        self.logits.zero_()
+        self.smoothed.fill_(0.5)
+        self.steps.zero_()
+
+
+RULES = {'width': WidthRule, 'logits': LogitsRule}

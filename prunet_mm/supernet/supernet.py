@@ -1,0 +1,358 @@
+"""The SuperNet: every network of a search space at once, as a backbone."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+import torch
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from prunet_mm.errors import CheckpointError, ConfigError
+from prunet_mm.models.blocks import NORM, build_block
+from prunet_mm.registry import register_model
+from prunet_mm.spec import NetworkSpec, SearchSpace
+from prunet_mm.supernet.prunode import Prunode
+from prunet_mm.supernet.rules import RULES
+from prunet_mm.supernet.statistics import frozen_statistics
+from prunet_mm.supernet.stochastic_layer import StochasticLayer
+
+
+@register_model
+class SuperNet(BaseBackbone):
+    """All networks of a search space on shared weights, pruned while it trains.
+
+    Modules: ``stem``, then ``stage1``, ``stage2``, ... each holding ``layer1``, ``layer2``, ...
+    What has been pruned is in the state dict, as JSON in the buffer ``structure``: loading a
+    checkpoint into a new SuperNet of the same space removes what the checkpoint lacks.
+
+    Args:
+        space: A search space as plain data; see :class:`prunet_mm.spec.SearchSpace`.
+        rule: Walking rule of the Prunodes, ``dict(type='width' | 'logits', initial=0.5, ...)``.
+        sampling: How a layer weighs its candidates in training: ``'softmax'`` of the logits, or
+            ``'gumbel'`` noise on top.
+        out_indices: Stages whose maps are returned, counted from 1; default: the last.
+        norm_cfg: Config of the norm layers, type BN.
+        with_cp: Recompute each layer's activations in the backward pass to save memory.
+        init_cfg: Weight initialisation; default: Kaiming for convolutions.
+
+    Raises:
+        SpecError: The space is impossible.
+        ConfigError: An option is.
+    """
+
+    def __init__(
+        self,
+        space: dict,
+        rule: dict | None = None,
+        sampling: str = 'softmax',
+        out_indices: Sequence[int] | None = None,
+        norm_cfg: dict = NORM,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(
+            init_cfg
+            or [
+                dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
+                dict(type='Constant', val=1, layer='BatchNorm2d'),
+            ]
+        )
+        self.space = SearchSpace.from_dict(space)
+        self.rule = dict(rule or dict(type='width'))
+        self.with_cp = with_cp
+        if self.rule.get('type') not in RULES:
+            raise ConfigError(
+                f'backbone.rule.type: found {self.rule.get("type")!r}, expected one of '
+                f'{", ".join(RULES)}.'
+            )
+        if sampling not in ('softmax', 'gumbel'):
+            raise ConfigError(f'backbone.sampling: found {sampling!r}, expected softmax or gumbel.')
+        if norm_cfg.get('type') not in ('BN', 'BN2d'):
+            raise ConfigError(
+                f'backbone.norm_cfg: found type {norm_cfg.get("type")!r}; a SuperNet slices its '
+                "norms by channel, which works for 'BN' only."
+            )
+        last = len(self.space.stages)
+        self.out_indices = tuple(out_indices or (last,))
+        if not all(1 <= stage <= last for stage in self.out_indices):
+            raise ConfigError(
+                f'backbone.out_indices: found {self.out_indices}, expected stages from 1 to {last}.'
+            )
+        self.stem = nn.Sequential(
+            *(build_block(layer, norm_cfg) for layer in self.space.stem_layers)
+        )
+        for position in self.space.positions():
+            stage_name, layer_name = position.name.split('.')
+            if not hasattr(self, stage_name):
+                self.add_module(stage_name, nn.ModuleDict())
+            layer = StochasticLayer(position, norm_cfg, self.rule)
+            layer.sampling = sampling
+            getattr(self, stage_name)[layer_name] = layer
+        self.walking = False  # whether widths are searched; the Prunode hook turns it on
+        self.hardened = False
+        self.fixed_ms = 0.0
+        self.register_buffer('structure', torch.zeros(0, dtype=torch.uint8))
+        self._write_structure()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images (N, 3, H, W) to the feature maps of the stages in ``out_indices``."""
+        x = self.stem(x)
+        outs = []
+        for stage in range(1, len(self.space.stages) + 1):
+            for layer in getattr(self, f'stage{stage}').values():
+                if self.with_cp and torch.is_grad_enabled():
+                    # The second pass must not record the batch's statistics again.
+                    x = checkpoint(
+                        layer,
+                        x,
+                        use_reentrant=False,
+                        context_fn=lambda layer=layer: (nullcontext(), frozen_statistics(layer)),
+                    )
+                else:
+                    x = layer(x)
+            if stage in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    # What it is made of
+
+    def layers(self) -> dict[str, StochasticLayer]:
+        """Return the layers that are alive, by name (``'stage2.layer1'``), input to output."""
+        return {
+            f'stage{stage}.{name}': layer
+            for stage in range(1, len(self.space.stages) + 1)
+            for name, layer in getattr(self, f'stage{stage}').items()
+        }
+
+    def prunodes(self) -> Iterator[Prunode]:
+        """Yield the Prunodes that are alive."""
+        return (module for module in self.modules() if isinstance(module, Prunode))
+
+    def architecture_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Return the architecture parameters in three groups: widths, logits, keep."""
+        layers = self.layers().values()
+        return dict(
+            widths=[p for prunode in self.prunodes() if prunode.rule for p in
+                    prunode.rule.parameters()],
+            logits=[p for layer in layers for p in layer.logits.values()],
+            keep=[layer.keep for layer in layers if layer.keep is not None],
+        )  # fmt: skip
+
+    def searched_parameters(self) -> list[nn.Parameter]:
+        """Return the architecture parameters that the search moves at present."""
+        groups = self.architecture_parameters()
+        return (
+            groups['logits']
+            + (groups['widths'] if self.walking else [])
+            + (groups['keep'] if self.skip_open else [])
+        )
+
+    @property
+    def skip_open(self) -> bool:
+        """Whether layers compete with their skip."""
+        return any(layer.skip_open for layer in self.layers().values())
+
+    # What the tiers of pruning do to it
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set the temperature of every softmax over architecture logits."""
+        for layer in self.layers().values():
+            layer.temperature = temperature
+        for prunode in self.prunodes():
+            if hasattr(prunode.rule, 'temperature'):
+                prunode.rule.temperature = temperature
+
+    def draw_widths(self, rng: random.Random) -> None:
+        """Put every Prunode at one random width of its grid, for a warm-up step."""
+        for prunode in self.prunodes():
+            prunode.fixed_width = rng.choice(prunode.widths)
+
+    def release_widths(self) -> None:
+        """Let every Prunode follow its walking rule again."""
+        for prunode in self.prunodes():
+            prunode.fixed_width = None
+
+    def set_gap(self, fraction: float) -> list[nn.Parameter]:
+        """Set the distance of every pair of widths, as a fraction of the widest.
+
+        Returns:
+            Parameters whose optimiser state is void.
+        """
+        rules = [prunode.rule for prunode in self.prunodes() if prunode.rule]
+        return [p for rule in rules for p in rule.set_gap(fraction)]
+
+    def walk(self) -> list[nn.Parameter]:
+        """Let every Prunode walk; return parameters whose optimiser state is void."""
+        return [p for prunode in self.prunodes() if prunode.rule for p in prunode.rule.walk()]
+
+    def prune_below(self, threshold: float) -> list[tuple[str, str, float]]:
+        """Remove candidates below a probability; return (layer, candidate, probability) each."""
+        removed = [
+            (name, *pair)
+            for name, layer in self.layers().items()
+            for pair in layer.prune_below(threshold)
+        ]
+        if removed:
+            self._write_structure()
+        return removed
+
+    def open_skips(self) -> None:
+        """From now on every skippable layer competes with its skip."""
+        for layer in self.layers().values():
+            layer.skip_open = layer.keep is not None
+        self._write_structure()
+
+    @torch.no_grad()
+    def clamp_keeps(self, floor: float = 1e-3) -> None:
+        """Keep every keep coefficient in (0, 1]."""
+        for parameter in self.architecture_parameters()['keep']:
+            parameter.clamp_(floor, 1.0)
+
+    def remove_layer(self, name: str) -> None:
+        """Remove a layer for good; its input passes on to the next."""
+        stage, layer = name.split('.')
+        if not self.layers()[name].position.skippable:
+            raise ValueError(f'{name} changes width or stride and cannot be skipped.')
+        del getattr(self, stage)[layer]
+        self._write_structure()
+
+    @torch.no_grad()
+    def harden(self) -> list[tuple[str, str, float]]:
+        """Settle all discrete choices: best candidates only, no skip in the remaining layers.
+
+        Returns:
+            Layer, candidate and probability of each removed candidate.
+        """
+        for layer in self.layers().values():
+            layer.skip_open = False
+            if layer.keep is not None:
+                layer.keep.fill_(1.0)
+        removed = self.prune_below(1.0)
+        self.hardened = True
+        self._write_structure()
+        return removed
+
+    # Latency, and what it becomes
+
+    def attach_latency(self, table) -> None:
+        """Give every candidate its latencies in ms.
+
+        Args:
+            table: A :class:`prunet_mm.latency.LatencyTable` that has all blocks of the space.
+
+        Raises:
+            LatencyTableError: A block is missing.
+        """
+        table.require(self.space.block_keys())
+        smallest = self.space.smallest()
+        layers = smallest.block_keys()[len(smallest.stem) :][: len(smallest.layers)]
+        self.fixed_ms = table.predict_ms(smallest) - sum(table.block_ms(key) for key in layers)
+        for layer in self.layers().values():
+            at = layer.position
+            for candidate in at.candidates:
+                if candidate.name in layer.candidates:
+                    widths = candidate.widths or (0,)
+                    costs = [
+                        table.block_ms(at.layer(candidate, width).block_key(at.height, at.width))
+                        for width in widths
+                    ]
+                    layer.candidates[candidate.name].latency_ms.copy_(torch.tensor(costs))
+
+    def fastest_ms(self) -> float:
+        """Return the latency in ms of the fastest network that is left."""
+        return self.fixed_ms + sum(
+            min(float(c.latency_ms.min()) for c in layer.candidates.values())
+            for layer in self.layers().values()
+            if not layer.position.skippable
+        )
+
+    def expected_latency_ms(self) -> Tensor:
+        """Return E[latency] in ms: differentiable, free of noise, the same on all ranks."""
+        return self.fixed_ms + sum(layer.expected_latency_ms() for layer in self.layers().values())
+
+    def choices(self) -> list[tuple[str, str, int, float]]:
+        """Return per layer: its name, best candidate, that one's nearest grid width and E[w]."""
+        rows = []
+        for name, layer in self.layers().items():
+            best = layer.best()
+            block = layer.candidates[best]
+            searched = isinstance(block, Prunode)
+            width = block.nearest_width() if searched else 0
+            rows.append((name, best, width, block.expected_width() if searched else 0.0))
+        return rows
+
+    def derive(self, widths: dict[str, int] | None = None, **fields) -> NetworkSpec:
+        """Return the network of the best candidates at their nearest hidden widths.
+
+        Args:
+            widths: Hidden width by layer name, where another one than the nearest is wanted.
+            fields: ``name`` and ``provenance`` of the network.
+        """
+        positions = {position.name: position for position in self.space.positions()}
+        chosen = []
+        for name, best, nearest, _ in self.choices():
+            candidate = next(c for c in positions[name].candidates if c.name == best)
+            chosen.append((positions[name], candidate, (widths or {}).get(name, nearest)))
+        return self.space.network(chosen, **fields)
+
+    # The structure in the state dict
+
+    def _write_structure(self) -> None:
+        data = dict(
+            space=self.space.to_dict(),
+            rule=self.rule,
+            layers={name: list(layer.candidates) for name, layer in self.layers().items()},
+            skip_open=[name for name, layer in self.layers().items() if layer.skip_open],
+            hardened=self.hardened,
+        )
+        encoded = json.dumps(data).encode()
+        self.structure = torch.frombuffer(bytearray(encoded), dtype=torch.uint8).to(
+            self.structure.device
+        )
+
+    def restore_structure(self, structure: Tensor) -> None:
+        """Remove what a checkpoint lacks.
+
+        Args:
+            structure: The buffer ``structure`` of its state dict.
+
+        Raises:
+            CheckpointError: It belongs to another space or rule, or holds more than is left here.
+        """
+        data = read_structure(structure)
+        if data['space'] != self.space.to_dict() or data['rule']['type'] != self.rule['type']:
+            raise CheckpointError(
+                'The checkpoint is of a SuperNet of another search space or walking rule than '
+                'the config describes; use the config that it was searched with.'
+            )
+        wanted, here = data['layers'], self.layers()
+        for name, candidates in wanted.items():
+            if name not in here or set(candidates) - set(here[name].candidates):
+                raise CheckpointError(
+                    f'The checkpoint holds {name} with {", ".join(candidates)}, part of which has '
+                    'been pruned here; load it into a new SuperNet.'
+                )
+        for name, layer in here.items():
+            if name not in wanted:
+                self.remove_layer(name)
+                continue
+            for candidate in [c for c in layer.candidates if c not in wanted[name]]:
+                layer.remove(candidate)
+            layer.skip_open = name in data['skip_open']
+        self.hardened = data['hardened']
+        self._write_structure()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        if prefix + 'structure' in state_dict:
+            self.restore_structure(state_dict[prefix + 'structure'])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def read_structure(structure: Tensor) -> dict:
+    """Decode the buffer ``structure`` of a SuperNet's state dict."""
+    return json.loads(bytes(structure.cpu().tolist()))
