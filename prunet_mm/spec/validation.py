@@ -42,7 +42,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f'{text[:56]} ...'
 
 
-def _expecting(what: str) -> WrapValidator:
+def expecting(what: str) -> WrapValidator:
     def check(value, handler):
         try:
             return handler(value)
@@ -77,21 +77,21 @@ def _json_copy(value: dict) -> dict:
         raise ValueError from error
 
 
-PositiveInt = Annotated[int, Field(gt=0), _expecting('a positive integer')]
-NonNegativeInt = Annotated[int, Field(ge=0), _expecting('an integer, 0 or more')]
-HiddenWidth = Annotated[int, Field(ge=0), _expecting('a positive integer (0 for a conv)')]
+PositiveInt = Annotated[int, Field(gt=0), expecting('a positive integer')]
+NonNegativeInt = Annotated[int, Field(ge=0), expecting('an integer, 0 or more')]
+HiddenWidth = Annotated[int, Field(ge=0), expecting('a positive integer (0 for a conv)')]
 OddInt = Annotated[
-    int, Field(gt=0), AfterValidator(_odd), _expecting('an odd positive integer, such as 3')
+    int, Field(gt=0), AfterValidator(_odd), expecting('an odd positive integer, such as 3')
 ]
 # A range, since Literal[1, 2] lets True and 1.0 pass.
-Stride = Annotated[int, Field(ge=1, le=2), _expecting('1 or 2')]
-Probability = Annotated[float, Field(ge=0, lt=1), _expecting('a number from 0 to below 1')]
-Flag = Annotated[bool, _expecting('True or False')]
-Name = Annotated[str, Field(min_length=1), _expecting('a name in quotes')]
-Op = Annotated[Literal['conv', 'fused_irb', 'irb'], _expecting('"conv", "fused_irb" or "irb"')]
-Act = Annotated[Literal['relu', 'swish'], _expecting('"relu" or "swish"')]
+Stride = Annotated[int, Field(ge=1, le=2), expecting('1 or 2')]
+Probability = Annotated[float, Field(ge=0, lt=1), expecting('a number from 0 to below 1')]
+Flag = Annotated[bool, expecting('True or False')]
+Name = Annotated[str, Field(min_length=1), expecting('a name in quotes')]
+Op = Annotated[Literal['conv', 'fused_irb', 'irb'], expecting('"conv", "fused_irb" or "irb"')]
+Act = Annotated[Literal['relu', 'swish'], expecting('"relu" or "swish"')]
 JsonObject = Annotated[
-    dict, AfterValidator(_json_copy), _expecting('a dict of JSON values, all numbers finite')
+    dict, AfterValidator(_json_copy), expecting('a dict of JSON values, all numbers finite')
 ]
 # A list in a file or a config becomes a tuple: specs are hashable.
 Many = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
