@@ -43,7 +43,17 @@ def test_registers_on_call_where_mmengine_comes_later(run_python):
 
 
 def test_missing_openmmlab_package_is_one_sentence(run_python):
-    code = 'import sys; sys.modules["mmpretrain"] = None; import mmengine, prunet_mm'
+    code = """
+import sys
+
+class Hidden:
+    def find_spec(name, path=None, target=None):
+        if name.startswith('mmpretrain'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Hidden)
+import mmengine, prunet_mm
+"""
     done = run_python('-c', code)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
