@@ -106,16 +106,13 @@ class Spec(BaseModel):
     @model_validator(mode='before')
     @classmethod
     def _known_fields(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
         known = ', '.join(cls.model_fields)
-        for key in data:
+        for key in data if isinstance(data, Mapping) else ():
             if key not in cls.model_fields:
                 close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                 hint = f'perhaps {close[0]} is meant' if close else f'known are {known}'
                 raise problem((key,), f'unknown field, {hint}')
-        # A plain dict: subclasses such as mmengine's ConfigDict convert what they hold on access.
-        return dict(data.items())
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str = 'config') -> Self:
