@@ -1,0 +1,260 @@
+"""What every command line shares: its arguments, its config, and errors in one line.
+
+Imports neither torch nor mmengine by itself, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunet_mm.errors import ConfigError, PrunetError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
+
+# How the processes of a distributed run are started, and a variable that each is given then.
+LAUNCHERS = {
+    'pytorch': 'RANK',
+    'slurm': 'SLURM_PROCID',
+    'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK',
+}
+
+
+def run(main: Callable[[], None]) -> None:
+    """Calls ``main``; what the user can put right ends in one line on stderr, not a traceback.
+
+    Exits with 2 after bad input and with 130 after Ctrl-C, where the text of the
+    `KeyboardInterrupt`, if it has one, is the line. Anything else is a defect and propagates.
+    """
+    try:
+        main()
+    except KeyboardInterrupt as interrupt:
+        _exit(str(interrupt) or 'interrupted', EXIT_INTERRUPTED)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        _exit(f'error: {sentence}', EXIT_BAD_INPUT)
+
+
+def _exit(line: str, code: int) -> None:
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code) from None
+
+
+def explain(error: BaseException) -> str | None:
+    """The sentence for an error that the user can put right, or None for a defect of ours."""
+    ours = _ours(error)
+    if ours is not None:
+        return _last_line(ours)
+    # Raised by the registry itself rather than by what it built: the config names a type that is
+    # not there, or passes it arguments that it does not take.
+    if isinstance(error, (KeyError, TypeError)) and _raised_in(error, 'mmengine', 'registry'):
+        first = re.split(r'[.] |, but got', str(error.args[0]))[0]
+        return f'{first}: check the config'
+    # An ImportError without a name was raised by hand, by the check of installed versions.
+    if isinstance(error, ImportError) and not error.name and _raised_in(error, 'prunet_mm'):
+        return str(error)
+    return None
+
+
+def _ours(error: BaseException | None) -> PrunetError | None:
+    """The error, or what it was raised ``from``, if that is one of ours."""
+    while error is not None and not isinstance(error, PrunetError):
+        error = error.__cause__
+    # Some versions of mmengine raise a built class's error again, prefixed by the class.
+    while error and type(inner := error.__context__) is type(error) and str(inner) in str(error):
+        error = inner
+    return error
+
+
+def _last_line(error: PrunetError) -> str:
+    """The sentence alone: a data loader's worker puts the text of a traceback in front of it."""
+    line = str(error).strip().splitlines()[-1]
+    return line.removeprefix(f'{type(error).__module__}.{type(error).__qualname__}: ')
+
+
+def _raised_in(error: BaseException, *folders: str) -> bool:
+    """Whether the innermost frame of the traceback is a file right inside ``folders``."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return Path(trace.tb_frame.f_code.co_filename).parent.parts[-len(folders) :] == folders
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that all commands on a config have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='the config file')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and results; by default work_dirs/ and the config name'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config: key=value, a.b=value, key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', *LAUNCHERS],
+        default='none',
+        help='how the processes of a distributed run were started',
+    )
+    # torch.distributed.launch passes the rank as an argument, torchrun in the environment.
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+class _DictAction(argparse.Action):
+    """mmengine's `DictAction`, imported when it is needed, for ``key=value`` arguments."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from mmengine.config import DictAction
+
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} takes KEY=VALUE, not {value!r}')
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the commands that train: ``--resume`` and ``--amp``."""
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='go on from this checkpoint, without a path from the latest one in the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision; needs a CUDA device'
+    )
+
+
+def load_config(
+    path: str | os.PathLike, cfg_options: dict | None = None, work_dir: str | None = None
+) -> Config:
+    """Reads a config, with everything of this package registered.
+
+    Args:
+        path: The config file.
+        cfg_options: Settings that replace those of the file, by dotted name.
+        work_dir: Replaces the config's, which in turn replaces ``work_dirs/<name of the file>``.
+
+    Raises:
+        ConfigError: The file or one of its bases is missing, does not run, or an option does not
+            fit into it.
+    """
+    from mmengine.config import Config
+
+    import prunet_mm
+
+    prunet_mm.register_all_modules()
+    if not Path(path).is_file():
+        raise ConfigError(f'{path}: there is no such config file')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program, so it can fail in any way
+        raise ConfigError(f'{path}: cannot be read: {_one_line(error)}') from error
+    try:
+        cfg.merge_from_dict(cfg_options or {})
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f'--cfg-options do not fit {path}: {_one_line(error)}') from error
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    _import_ours(cfg)
+    return cfg
+
+
+def _import_ours(cfg: Config) -> None:
+    """Lets the copy of the config in the work dir work in other tools than ours, too."""
+    custom = cfg.get('custom_imports') or {}
+    imports = custom.get('imports') or []
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    if 'prunet_mm' not in imports:
+        cfg.custom_imports = dict(custom, imports=[*imports, 'prunet_mm'])
+
+
+def _one_line(error: Exception) -> str:
+    # mmengine's own text of a failed import lists sys.path; its cause says what failed.
+    cause = error.__cause__ or error
+    text = ' '.join(f'{cause.args[0] if cause.args else cause}'.split())
+    return f'{type(cause).__name__}: {text}'
+
+
+def require(cfg: Config, *keys: str) -> None:
+    """Refuses a config that lacks what a command needs.
+
+    Raises:
+        ConfigError: Names the first key that is missing or None.
+    """
+    for key in keys:
+        if cfg.get(key) is None:
+            raise ConfigError(f'{cfg.filename}: {key} is missing; is this a config for {_tool()}?')
+
+
+def _tool() -> str:
+    return Path(sys.argv[0]).name
+
+
+def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Puts ``--launcher``, ``--resume`` and ``--amp`` to work, and the config's ``torch_threads``.
+
+    Raises:
+        ConfigError: Mixed precision without a CUDA device, or ``--launcher`` in a process that the
+            launcher did not start.
+    """
+    import torch
+
+    if cfg.get('torch_threads'):
+        torch.set_num_threads(cfg.torch_threads)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.amp:
+        for wrapper in optim_wrappers(cfg):
+            wrapper.type = 'AmpOptimWrapper'
+            wrapper.setdefault('loss_scale', 'dynamic')
+    amp = any(wrapper.get('type') == 'AmpOptimWrapper' for wrapper in optim_wrappers(cfg))
+    if amp and not torch.cuda.is_available():
+        raise ConfigError('mixed precision (--amp) needs a CUDA device, and there is none here')
+    _apply_launcher(cfg, args)
+
+
+def _apply_launcher(cfg: Config, args: argparse.Namespace) -> None:
+    cfg.launcher = args.launcher
+    if args.launcher == 'none':
+        return
+    variable = LAUNCHERS[args.launcher]
+    if variable not in os.environ:
+        raise ConfigError(
+            f'--launcher {args.launcher}: {variable} is not set, so that launcher did not start '
+            'this process'
+        )
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+    import torch
+
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        # mmengine selects a CUDA device when it starts and when it wraps the model.
+        torch.distributed.init_process_group('gloo')
+        cfg.setdefault('model_wrapper_cfg', dict(device_ids=None, broadcast_buffers=False))
+
+
+def optim_wrappers(cfg: Config) -> list[dict]:
+    """The config of every optimizer wrapper: one, or several in an `OptimWrapperDict`."""
+    config = cfg.optim_wrapper
+    if 'optimizer' in config:
+        return [config]
+    return [value for value in config.values() if isinstance(value, dict)]

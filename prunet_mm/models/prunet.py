@@ -1,0 +1,138 @@
+"""The backbone that a `NetworkSpec` describes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from prunet_mm.errors import ConfigError, SpecError
+from prunet_mm.models.blocks import NORM, build_block
+from prunet_mm.registry import register_model
+from prunet_mm.spec import NetworkSpec, load_zoo
+
+INIT = [
+    dict(type='Kaiming', layer='Conv2d'),
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+]
+
+
+@register_model
+class PRUNet(BaseModule):
+    """A network of stem and stages, built from data: the zoo's, a search's or one's own.
+
+    The modules are ``stem`` and ``stage1``, ``stage2``, ...: sequences of the blocks in
+    `prunet_mm.models.blocks`. The spec's tail is not part of the backbone; see `PRUNetTail`.
+
+    Follows mmpretrain's backbones without being a subclass of theirs: importing that class loads
+    every model there is and with them mmcv's compiled ops.
+
+    Args:
+        arch: The network: a name in the zoo, the path of a JSON file that a search or
+            `NetworkSpec.save` wrote, or its content as a dict.
+        out_indices: Stages whose outputs are returned, by their number in the spec (from 1);
+            negative ones count from the last. The last alone by default.
+        frozen_stages: Stem and stages up to this number do not train and keep their norms'
+            statistics; 0 freezes the stem alone, -1 nothing.
+        norm_cfg: Config of every norm layer.
+        norm_eval: Keep the statistics of all BatchNorms in training.
+        init_cfg: How weights start: Kaiming for convolutions, one for norms by default.
+
+    Attributes:
+        spec: The network as data.
+        out_channels: Channels of each returned output.
+        out_strides: Stride of each returned output against the image.
+
+    Raises:
+        SpecError: ``arch`` is no name in the zoo, or the file or dict is no network.
+        ConfigError: A stage is not there.
+    """
+
+    def __init__(
+        self,
+        arch: str | os.PathLike | Mapping,
+        out_indices: int | Sequence[int] = (-1,),
+        frozen_stages: int = -1,
+        norm_cfg: dict = NORM,
+        norm_eval: bool = False,
+        init_cfg: dict | list[dict] | None = INIT,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.spec = load_arch(arch)
+        self.out_indices = _stages(self.spec, out_indices)
+        self.out_channels = tuple(self.spec.out_channels[stage] for stage in self.out_indices)
+        self.out_strides = tuple(self.spec.out_strides[stage] for stage in self.out_indices)
+        last = max(self.spec.out_channels)
+        if not -1 <= frozen_stages <= last:
+            raise ConfigError(
+                f'PRUNet: frozen_stages is {frozen_stages}, but has to be -1 (none), 0 (the stem) '
+                f'or a stage up to {last} of {self.spec.name!r}'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.stem = _sequence(self.spec.stem, norm_cfg)
+        for stage in self.spec.out_channels:
+            layers = [layer for layer in self.spec.layers if layer.stage == stage]
+            self.add_module(f'stage{stage}', _sequence(layers, norm_cfg))
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps images (N, C, H, W) to one (N, out_channels, H / stride, W / stride) per output."""
+        x, outs = self.stem(x), {}
+        for stage in self.spec.out_channels:
+            x = outs[stage] = getattr(self, f'stage{stage}')(x)
+        return tuple(outs[stage] for stage in self.out_indices)
+
+    def train(self, mode: bool = True) -> PRUNet:
+        """As `nn.Module.train`, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        stages = [stage for stage in self.spec.out_channels if stage <= self.frozen_stages]
+        stem = [self.stem] if self.frozen_stages >= 0 else []
+        return stem + [getattr(self, f'stage{stage}') for stage in stages]
+
+
+def load_arch(arch: str | os.PathLike | Mapping) -> NetworkSpec:
+    """The network that ``arch`` names: in the zoo, as a path to JSON, or as a dict.
+
+    Raises:
+        SpecError: The name is not in the zoo, or the file or dict is no network.
+    """
+    if isinstance(arch, Mapping):
+        return NetworkSpec.from_dict(arch, source='PRUNet: arch')
+    name = os.fspath(arch)
+    if name.endswith('.json') or os.sep in name:
+        return NetworkSpec.load(name)
+    try:
+        return load_zoo(name)
+    except SpecError as error:
+        raise SpecError(f'PRUNet: {error}; arch may also be the path of a .json file') from None
+
+
+def _stages(spec: NetworkSpec, indices: int | Sequence[int]) -> tuple[int, ...]:
+    """Stage numbers in ascending order, negative ones resolved."""
+    stages = sorted(spec.out_channels)
+    indices = [indices] if isinstance(indices, int) else list(indices)
+    try:
+        return tuple(sorted({stages[i] if i < 0 else stages[stages.index(i)] for i in indices}))
+    except (IndexError, ValueError, TypeError):
+        raise ConfigError(
+            f'PRUNet: out_indices is {indices}, but the stages of {spec.name!r} are {stages} '
+            f'(or -1 to -{len(stages)}, from the last)'
+        ) from None
+
+
+def _sequence(layers: Sequence, norm_cfg: dict) -> nn.Sequential:
+    return nn.Sequential(*(build_block(layer, norm_cfg) for layer in layers))

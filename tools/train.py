@@ -1,0 +1,58 @@
+"""Trains a network on a config: ``python tools/train.py configs/cls/prunet_digits.py``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+try:
+    from prunet_mm.engine import cli
+    from prunet_mm.errors import ConfigError
+except ImportError as error:  # versions that do not fit, or not installed at all
+    sys.exit(f'error: {error}')
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line, with the arguments of mmpretrain's ``tools/train.py``."""
+    parser = cli.config_parser('Train a network.')
+    cli.add_training_arguments(parser)
+    parser.add_argument('--no-validate', action='store_true', help='no evaluation in between')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Builds mmengine's runner from config and command line, and trains."""
+    args = parse_args()
+    cfg = cli.load_config(args.config, args.cfg_options, args.work_dir)
+    cli.require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    cli.apply_run_arguments(cfg, args)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ConfigError(f'{args.config}: --auto-scale-lr needs auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
+
+    from mmengine.runner import Runner
+
+    from prunet_mm.engine.checkpoint import use_safe_loading
+
+    use_safe_loading()
+    try:
+        Runner.from_cfg(cfg).train()
+    except KeyboardInterrupt:
+        if not Path(cfg.work_dir, 'last_checkpoint').exists():
+            raise
+        command = shlex.join([Path(sys.executable).name, *sys.argv])
+        raise KeyboardInterrupt(f'interrupted; to go on: {command} --resume') from None
+
+
+if __name__ == '__main__':
+    cli.run(main)
