@@ -43,6 +43,8 @@ def shown(value: Any) -> str:
 
 
 def expecting(what: str) -> WrapValidator:
+    """Annotates a type with ``what`` it allows: every failure says that, and what was found."""
+
     def check(value, handler):
         try:
             return handler(value)
