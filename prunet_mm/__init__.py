@@ -14,7 +14,12 @@ from prunet_mm.version import __version__
 __all__ = ['__version__', 'register_all_modules']
 
 # Importing these fills mmengine's registries.
-_REGISTERING_MODULES = ()
+_REGISTERING_MODULES = (
+    'prunet_mm.models',
+    'prunet_mm.datasets',
+    'prunet_mm.engine.checkpoint_hook',
+    'prunet_mm.engine.loss_hook',
+)
 
 
 def register_all_modules() -> None:
