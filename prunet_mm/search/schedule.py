@@ -37,7 +37,7 @@ class Schedule:
             )
         if self.shape == 'exponential' and min(self.start, self.end) <= 0:
             raise ConfigError(
-                f'An exponential schedule from {self.start} to {self.end} needs two positive values.'
+                f'An exponential schedule from {self.start} to {self.end} needs positive values.'
             )
 
     @classmethod
@@ -54,7 +54,7 @@ class Schedule:
         except TypeError:
             known = ', '.join(cls.__dataclass_fields__)
             raise ConfigError(
-                f'A schedule is given as {dict(config)}; expected start and end, '
+                f'A schedule is given as {config}; expected a dict of start and end, '
                 f'and at most these keys: {known}.'
             ) from None
 

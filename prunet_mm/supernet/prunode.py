@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunet_mm.models.blocks import NORM, build_block
 from prunet_mm.spec import Candidate, Position
-from prunet_mm.supernet.rules import RULES
+from prunet_mm.supernet.rules import build_rule
 
 
 class Prunode(nn.Module):
@@ -43,11 +43,12 @@ class Prunode(nn.Module):
         super().__init__()
         self.widths = candidate.widths
         self.block = build_block(position.layer(candidate, self.widths[-1]), norm_cfg)
-        options = dict(rule or dict(type='width'))
-        kind = RULES[options.pop('type')]
-        self.rule = kind(self.widths, **options) if len(self.widths) > 1 else None
+        rule = rule or dict(type='width')
+        self.rule = build_rule(self.widths, rule) if len(self.widths) > 1 else None
         self.fixed_width: int | None = None
-        self.register_buffer('latency_ms', torch.zeros(len(self.widths)), persistent=False)
+        self.register_buffer(
+            'latency_ms', torch.zeros(len(self.widths), dtype=torch.float64), persistent=False
+        )
 
     def forward(self, x: Tensor, noisy: bool = False) -> Tensor:
         """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""

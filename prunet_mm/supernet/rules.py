@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from prunet_mm.errors import ConfigError
 
 
 class WalkingRule(nn.Module):
@@ -22,6 +25,7 @@ class WalkingRule(nn.Module):
 
     def __init__(self, widths: Sequence[int], initial: float) -> None:
         super().__init__()
+        _check('initial', initial, 0 < initial <= 1, 'a fraction of the widest width, above 0')
         self.smallest, self.widest = widths[0], widths[-1]
         self.granularity = widths[1] - widths[0]
         self.start = min(max(initial * self.widest, self.smallest), self.widest)
@@ -121,6 +125,9 @@ class LogitsRule(WalkingRule):
         smoothing: float = 0.8,
     ) -> None:
         super().__init__(widths, initial)
+        _check('interval', interval, interval >= 1, 'at least 1')
+        _check('margin', margin, 0 <= margin < 0.5, '0 or more, below 0.5')
+        _check('smoothing', smoothing, 0 <= smoothing < 1, '0 or more, below 1')
         self.interval, self.margin, self.smoothing = interval, margin, smoothing
         self.temperature = 1.0
         self.logits = nn.Parameter(torch.zeros(2))
@@ -181,3 +188,33 @@ class LogitsRule(WalkingRule):
 
 
 RULES = {'width': WidthRule, 'logits': LogitsRule}
+
+
+def build_rule(widths: Sequence[int], config: dict) -> WalkingRule:
+    """Build the walking rule of one Prunode.
+
+    Args:
+        widths: Its grid of hidden widths; at least two.
+        config: ``type``, a key of ``RULES``, and options of that rule.
+
+    Raises:
+        ConfigError: An unknown rule or option, or an impossible value.
+    """
+    options = dict(config)
+    kind = options.pop('type', None)
+    if kind not in RULES:
+        raise ConfigError(
+            f'backbone.rule.type: found {kind!r}, expected one of {", ".join(RULES)}.'
+        )
+    known = list(inspect.signature(RULES[kind]).parameters)[1:]
+    if unknown := set(options) - set(known):
+        raise ConfigError(
+            f'backbone.rule: found {", ".join(sorted(unknown))}, expected no more than '
+            f'{", ".join(known)} for type {kind!r}.'
+        )
+    return RULES[kind](widths, **options)
+
+
+def _check(name: str, value: float, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f'backbone.rule.{name}: found {value!r}, expected {expected}.')

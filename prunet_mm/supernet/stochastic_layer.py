@@ -23,7 +23,7 @@ class FixedBlock(nn.Module):
     def __init__(self, position: Position, candidate: Candidate, norm_cfg: dict = NORM) -> None:
         super().__init__()
         self.block = build_block(position.layer(candidate), norm_cfg)
-        self.register_buffer('latency_ms', torch.zeros(1), persistent=False)
+        self.register_buffer('latency_ms', torch.zeros(1, dtype=torch.float64), persistent=False)
 
     def forward(self, x: Tensor, noisy: bool = False) -> Tensor:
         """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
@@ -99,20 +99,20 @@ class StochasticLayer(nn.Module):
         """Remove, for good, the candidates whose probability is below ``threshold``.
 
         The least probable one goes first; then the rest is renormalised and tested again, so the
-        most probable one always stays.
+        most probable one always stays (the first, where two tie).
 
         Returns:
             Name and probability of each removed candidate, in the order of removal.
         """
         removed = []
         while len(self.candidates) > 1:
-            chances = self.probabilities().detach()
-            lowest = int(chances.argmin())
-            if chances[lowest] >= threshold or lowest == int(chances.argmax()):
+            chances = dict(zip(self.candidates, self.probabilities().tolist(), strict=True))
+            best = self.best()
+            lowest = min((name for name in chances if name != best), key=chances.get)
+            if chances[lowest] >= threshold:
                 break
-            name = list(self.candidates)[lowest]
-            self.remove(name)
-            removed.append((name, float(chances[lowest])))
+            self.remove(lowest)
+            removed.append((lowest, chances[lowest]))
         return removed
 
     def remove(self, name: str) -> None:

@@ -17,7 +17,7 @@ from prunet_mm.models.blocks import NORM, build_block
 from prunet_mm.registry import register_model
 from prunet_mm.spec import NetworkSpec, SearchSpace
 from prunet_mm.supernet.prunode import Prunode
-from prunet_mm.supernet.rules import RULES
+from prunet_mm.supernet.rules import build_rule
 from prunet_mm.supernet.statistics import frozen_statistics
 from prunet_mm.supernet.stochastic_layer import StochasticLayer
 
@@ -65,11 +65,7 @@ class SuperNet(BaseBackbone):
         self.space = SearchSpace.from_dict(space)
         self.rule = dict(rule or dict(type='width'))
         self.with_cp = with_cp
-        if self.rule.get('type') not in RULES:
-            raise ConfigError(
-                f'backbone.rule.type: found {self.rule.get("type")!r}, expected one of '
-                f'{", ".join(RULES)}.'
-            )
+        build_rule((1, 2), self.rule)  # refuses a bad one, even if no layer of the space needs it
         if sampling not in ('softmax', 'gumbel'):
             raise ConfigError(f'backbone.sampling: found {sampling!r}, expected softmax or gumbel.')
         if norm_cfg.get('type') not in ('BN', 'BN2d'):
@@ -96,6 +92,8 @@ class SuperNet(BaseBackbone):
         self.walking = False  # whether widths are searched; the Prunode hook turns it on
         self.hardened = False
         self.fixed_ms = 0.0
+        # A buffer, so that a network derived from a checkpoint is the one that the search derives.
+        self.register_buffer('temperature', torch.ones((), dtype=torch.float64))
         self.register_buffer('structure', torch.zeros(0, dtype=torch.uint8))
         self._write_structure()
 
@@ -161,6 +159,7 @@ class SuperNet(BaseBackbone):
 
     def set_temperature(self, temperature: float) -> None:
         """Set the temperature of every softmax over architecture logits."""
+        self.temperature.fill_(temperature)
         for layer in self.layers().values():
             layer.temperature = temperature
         for prunode in self.prunodes():
@@ -350,9 +349,21 @@ class SuperNet(BaseBackbone):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if prefix + 'structure' in state_dict:
             self.restore_structure(state_dict[prefix + 'structure'])
+            # Options of the rule may differ, and with them the length of the JSON.
+            state_dict = {**state_dict, prefix + 'structure': self.structure}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.set_temperature(float(self.temperature))
 
 
 def read_structure(structure: Tensor) -> dict:
-    """Decode the buffer ``structure`` of a SuperNet's state dict."""
-    return json.loads(bytes(structure.cpu().tolist()))
+    """Decode the buffer ``structure`` of a SuperNet's state dict.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    try:
+        return json.loads(bytes(structure.cpu().tolist()))
+    except ValueError:
+        raise CheckpointError(
+            "The checkpoint's record of what has been pruned is damaged; use an older checkpoint."
+        ) from None
