@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunet_mm.errors import ConfigError
@@ -107,6 +106,8 @@ class LogitsRule(WalkingRule):
     It is the reading that stays nearest to the published description of the Prunode
     (arXiv 2209.11785): two masks, a probability each, moved towards the likelier one.
     After a move logits, smoothing and optimiser state start afresh, or all layers wind up.
+    Where E[w] is put at a width, a constant on top of the logits does it: they start at zero, so
+    that the next move is decided by what is learned from there on and by nothing else.
 
     Args:
         widths: See :class:`WalkingRule`.
@@ -132,17 +133,17 @@ class LogitsRule(WalkingRule):
         self.temperature = 1.0
         self.logits = nn.Parameter(torch.zeros(2))
         self.register_buffer('lo', torch.tensor(self.smallest))
+        self.register_buffer('offset', torch.tensor(0.0))
         self.register_buffer('smoothed', torch.tensor(0.5))
         self.register_buffer('steps', torch.tensor(0))
         self.jump(self.start)
 
     def pair(self, noisy: bool = False) -> tuple[int, int, Tensor]:
+        preference = self._preference()
+        if noisy:  # the difference of two Gumbel variables is logistic
+            preference = preference + torch.rand_like(preference).logit(1e-6) / self.temperature
         lo = int(self.lo)
-        if noisy:
-            r = F.gumbel_softmax(self.logits, self.temperature, dim=0)[1]
-        else:
-            r = (self.logits / self.temperature).softmax(0)[1]
-        return lo, min(lo + int(self.gap), self.widest), r
+        return lo, min(lo + int(self.gap), self.widest), (preference + self.offset).sigmoid()
 
     def set_gap(self, fraction: float) -> list[nn.Parameter]:
         gap = self._to_grid(fraction * self.widest)
@@ -155,7 +156,7 @@ class LogitsRule(WalkingRule):
 
     @torch.no_grad()
     def walk(self) -> list[nn.Parameter]:
-        chance = float(self.pair()[2])
+        chance = float(self._preference().sigmoid())
         self.smoothed.mul_(self.smoothing).add_((1 - self.smoothing) * chance)
         self.steps += 1
         lean = float(self.smoothed) - 0.5
@@ -174,15 +175,19 @@ class LogitsRule(WalkingRule):
         below = (width - gap / 2 - self.smallest) / self.granularity
         self.lo.fill_(self._bounded(self.smallest + round(below) * self.granularity))
         self._reset()
-        lo, hi, _ = self.pair()
-        r = min(max((width - lo) / (hi - lo), 1e-4), 1 - 1e-4)
-        self.logits[1] = self.temperature * torch.tensor(r).logit()
+        share = (width - int(self.lo)) / gap
+        self.offset.fill_(share).logit_(1e-3)
+
+    def _preference(self) -> Tensor:
+        """What was learned since the last start: log-odds of ``hi``, at the temperature."""
+        return (self.logits[1] - self.logits[0]) / self.temperature
 
     def _bounded(self, lo: int) -> int:
         return min(max(lo, self.smallest), self.widest - int(self.gap))
 
     def _reset(self) -> None:
         self.logits.zero_()
+        self.offset.zero_()
         self.smoothed.fill_(0.5)
         self.steps.zero_()
 
