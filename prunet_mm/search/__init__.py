@@ -2,6 +2,7 @@
 
 from prunet_mm.search.hooks import (
     BlockPruningHook,
+    DeriveHook,
     HardenHook,
     HistoryHook,
     LayerPruningHook,
@@ -17,6 +18,7 @@ from prunet_mm.search.runner import SearchRunner
 __all__ = [
     'ArchitectureSearch',
     'BlockPruningHook',
+    'DeriveHook',
     'HardenHook',
     'HistoryHook',
     'LayerPruningHook',

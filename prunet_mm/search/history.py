@@ -17,7 +17,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, 'a', encoding='utf-8')
+        self._file = path.open('a', encoding='utf-8')
 
     @classmethod
     def open(cls, work_dir: str | Path, steps: int) -> History:

@@ -48,7 +48,7 @@ class SearchData:
         parts = split_indices(
             labels() if labels else len(self.dataset), architecture_fraction, seed
         )
-        self.indices = dict(zip(STREAMS, parts))
+        self.indices = dict(zip(STREAMS, parts, strict=True))
         self.batch_size = dict(
             weights=config['batch_size'],
             architecture=architecture_batch_size or config['batch_size'],
@@ -57,6 +57,10 @@ class SearchData:
         collate = config.get('collate_fn', dict(type='pseudo_collate'))
         self.collate = FUNCTIONS.get(collate['type'])
         self.seed = seed
+
+    def __len__(self) -> int:
+        """Batches in one pass over the weights' part, as schedulers count epochs."""
+        return -(-len(self.indices['weights']) // self.batch_size['weights'])
 
     def stream(self, name: str, batches_done: int) -> Iterator:
         """Return the endless batches of a stream from a position on."""
@@ -71,16 +75,16 @@ class SearchData:
             collate=self.collate,
         )
 
-    def probe(self, count: int, step: int) -> list:
-        """Return some batches of the architecture's part that belong to a step, and to no stream."""
+    def probe(self, part: str, count: int, step: int = 0) -> list:
+        """Return some batches of a part for a test outside the streams; they depend on ``step``."""
         return [
             sample_batch(
                 self.dataset,
-                self.indices['architecture'],
-                batch_size=self.batch_size['architecture'],
+                self.indices[part],
+                batch_size=self.batch_size[part],
                 seed=self.seed,
-                stream=f'probe{get_rank()}.{i}',
-                step=step,
+                stream=f'probe of {part} on rank {get_rank()}',
+                step=step * count + i,
                 collate=self.collate,
             )
             for i in range(count)
@@ -95,7 +99,7 @@ class SearchLoop(BaseLoop):
     ``architecture_interval`` iterations. All randomness of an iteration (order of the images,
     augmentation, drop-out, sampling noise) is a function of the seed, the iteration and the rank,
     so a resumed search repeats an uninterrupted one exactly. Hooks find what they need here:
-    :attr:`progress`, :attr:`stepped`, :meth:`record`, :meth:`probe`.
+    :attr:`progress`, :attr:`stepped`, :meth:`record`.
 
     Args:
         runner: The runner.
@@ -182,10 +186,6 @@ class SearchLoop(BaseLoop):
         """Return the events noted since the last call."""
         events, self._events = self._events, []
         return events
-
-    def probe(self, count: int) -> list:
-        """Return batches of the architecture's part for a test outside the two streams."""
-        return self.dataloader.probe(count, self._iter)
 
     def run(self) -> torch.nn.Module:
         """Run the search from where it stands to its end.

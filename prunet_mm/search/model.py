@@ -33,6 +33,7 @@ class ArchitectureSearch(BaseModel):
             (a fraction of the largest network's predicted latency). The keys ``device``,
             ``batch`` and ``threads`` say how ``tools/build_latency_table.py`` makes the table.
         objective: Latency objective; default: the augmented Lagrangian.
+        data_preprocessor: That of ``architecture``; mmengine's Runner puts a config's here.
 
     Raises:
         ConfigError: No SuperNet, or more than one, in ``architecture``.
@@ -40,8 +41,16 @@ class ArchitectureSearch(BaseModel):
         SearchError: The budget is infeasible.
     """
 
-    def __init__(self, architecture: dict, latency: dict, objective: dict | None = None) -> None:
+    def __init__(
+        self,
+        architecture: dict,
+        latency: dict,
+        objective: dict | None = None,
+        data_preprocessor: dict | None = None,
+    ) -> None:
         super().__init__()
+        if data_preprocessor is not None:
+            architecture = dict(data_preprocessor=data_preprocessor, **architecture)
         self.architecture = MODELS.build(architecture)
         self.table = LatencyTable.load(latency['table'])
         self.supernet.attach_latency(self.table)
@@ -123,8 +132,8 @@ class ArchitectureSearch(BaseModel):
         for layer in layers:
             layer.sampling = 'softmax'
         with frozen_statistics(self):
-            total = sum(self._loss(batch)[0].double() for batch in batches) / len(batches)
-        for layer, value in zip(layers, sampling):
+            total = sum(self.losses(batch)[0].double() for batch in batches) / len(batches)
+        for layer, value in zip(layers, sampling, strict=True):
             layer.sampling = value
         if is_distributed():
             all_reduce_params([total], op='mean')
@@ -136,16 +145,17 @@ class ArchitectureSearch(BaseModel):
 
     test_step = val_step
 
-    def _loss(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the task loss of a batch (0-d), and its terms by name."""
         data = self.data_preprocessor(batch, True)
         return self.parse_losses(self._run_forward(data, mode='loss'))
 
     def _step(self, batches: Iterator, wrapper: OptimWrapper, objective) -> dict[str, Tensor]:
         while True:
             with wrapper.optim_context(self):
-                task, log = self._loss(next(batches))
+                task, log = self.losses(next(batches))
             total = objective(task)
-            log['total'] = total.detach()
+            log = {name: value.detach() for name, value in (log | dict(total=total)).items()}
             _check_finite(log)
             wrapper.backward(wrapper.scale_loss(total))
             if wrapper.should_update():

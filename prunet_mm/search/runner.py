@@ -8,6 +8,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from prunet_mm.engine.checkpoint import latest_checkpoint
+from prunet_mm.search.finish import conclude
+
 
 @RUNNERS.register_module()
 class SearchRunner(Runner):
@@ -21,6 +24,27 @@ class SearchRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Move the model to the device; see :meth:`mmengine.runner.Runner.wrap_model`."""
         return model.to(get_device())
+
+    def load_or_resume(self) -> None:
+        """Find the latest complete checkpoint by its name, also in a folder that was moved."""
+        if self._resume and self._load_from is None:
+            latest = latest_checkpoint(self.work_dir)
+            if latest is None:
+                self.logger.info(f'No checkpoint in {self.work_dir} yet: starting from the beginning.')
+                self._resume = False
+            else:
+                self._load_from = str(latest)
+        super().load_or_resume()
+
+    def derive(self, checkpoint: str) -> None:
+        """Derive the network from a checkpoint of a search, without searching on.
+
+        Raises:
+            CheckpointError: It is no search's checkpoint, or of another budget or table.
+        """
+        self._train_loop = self.build_train_loop(self._train_loop)
+        self.load_checkpoint(checkpoint)
+        conclude(self)
 
     def _init_model_weights(self) -> None:
         super()._init_model_weights()

@@ -51,6 +51,6 @@ def recalibrate(model: nn.Module, batches: Iterable, forward: Callable) -> None:
         for norm in norms:
             norm.momentum = 1 / count
         forward(batch)
-    for norm, momentum in zip(norms, momenta):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(training)

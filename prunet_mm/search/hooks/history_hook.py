@@ -53,7 +53,7 @@ def snapshot(runner, outputs: dict) -> dict:
     widths, probabilities, keep = {}, {}, {}
     for name, layer in model.supernet.layers().items():
         chances = layer.probabilities().detach().tolist()
-        probabilities[name] = dict(zip(layer.candidates, chances))
+        probabilities[name] = dict(zip(layer.candidates, chances, strict=True))
         if layer.skip_open:
             keep[name] = float(layer.keep.detach())
         for candidate, block in layer.candidates.items():

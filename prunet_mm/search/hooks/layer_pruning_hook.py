@@ -85,7 +85,8 @@ class LayerPruningHook(Hook):
         ]
         if not low:
             return
-        batches = runner.train_loop.probe(self.probes)
+        loop = runner.train_loop
+        batches = loop.dataloader.probe('architecture', self.probes, loop.iter)
         removed = [name for keep, name in sorted(low) if self._remove(runner, name, keep, batches)]
         if removed:
             for wrapper in runner.optim_wrapper.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 
 from prunet_mm.errors import CheckpointError
@@ -53,6 +54,7 @@ class SearchStateHook(Hook):
                 f'{model.budget.budget_ms:.4g} ms; start a new search for another budget.'
             )
         model.supernet.restore_structure(weights[found[0]])
-        for wrapper in runner.optim_wrapper.values():
-            forget_removed(wrapper.optimizer, model)
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            for wrapper in runner.optim_wrapper.values():
+                forget_removed(wrapper.optimizer, model)
         runner.train_loop.drawn.update(search['drawn'])

@@ -1,9 +1,7 @@
 # What every search shares: two optimisers, and one hook per tier of pruning
+_base_ = ['./default_runtime.py']
+
 train_cfg = dict(type='SearchLoop')
-val_dataloader = None
-val_evaluator = None
-test_dataloader = None
-test_evaluator = None
 
 optim_wrapper = dict(
     constructor='SearchOptimWrapperConstructor',
