@@ -15,8 +15,9 @@ from packaging.version import InvalidVersion
 
 # import name -> {distribution that provides it: versions that fit}
 DEPENDENCIES = {
-    'torch': {'torch': '>=2.5,<3'},
-    'torchvision': {'torchvision': '>=0.20,<1'},
+    # Before 2.6, torch's `weights_only` loading could itself be made to run code (CVE-2025-32434).
+    'torch': {'torch': '>=2.6,<3'},
+    'torchvision': {'torchvision': '>=0.21,<1'},
     'numpy': {'numpy': '>=1.24,<3'},
     'pydantic': {'pydantic': '>=2.7,<3'},
     'mmengine': {

@@ -33,7 +33,7 @@ def test_nothing_installed_is_no_error(installs):
         dict(onedl_mmcv='2.3.6', onedl_mmengine='0.10.12', onedl_mmpretrain='1.3.6'),
         dict(mmcv='2.1.0', mmengine='0.10.7', mmpretrain='1.2.0', mmdet='3.3.0'),
         dict(mmcv_lite='2.2.0', torch='2.11.0+cu130'),
-        dict(torch='2.6.0a0+ecf3bae40a'),
+        dict(torch='2.7.0a0+ecf3bae40a'),
     ],
     ids=['forks', 'originals', 'lite', 'pre-release'],
 )
