@@ -1,0 +1,316 @@
+"""What every block costs on one device: measured or estimated, with its provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, PrivateAttr, model_validator
+
+from prunet_mm.engine.files import write_atomic
+from prunet_mm.errors import LatencyTableError, SpecError
+from prunet_mm.latency.isotonic import isotonic
+from prunet_mm.spec import BlockKey, NetworkSpec
+from prunet_mm.spec.validation import (
+    JsonObject,
+    Many,
+    Name,
+    NonNegativeInt,
+    PositiveInt,
+    Spec,
+    expecting,
+    problem,
+    shown,
+)
+
+SCHEMA_VERSION = 1
+COMMAND = 'python tools/build_latency_table.py CONFIG --out {path}'
+
+Milliseconds = Annotated[
+    float, Field(gt=0, allow_inf_nan=False), expecting('a positive number of milliseconds')
+]
+Spread = Annotated[
+    float, Field(ge=0, allow_inf_nan=False), expecting('a number of milliseconds, 0 or more')
+]
+Offset = Annotated[float, Field(allow_inf_nan=False), expecting('a number of milliseconds')]
+
+
+class Entry(Spec):
+    """One block's latency; the fields up to ``width`` are those of a `BlockKey`.
+
+    Attributes:
+        latency_ms: Median over the samples.
+        iqr_ms: Distance between the quartiles of the samples.
+        samples: How many there are; 0 for an estimate.
+    """
+
+    op: Annotated[
+        Literal['conv', 'fused_irb', 'irb', 'tail'],
+        expecting('"conv", "fused_irb", "irb" or "tail"'),
+    ]
+    in_channels: PositiveInt
+    out_channels: PositiveInt
+    hidden: NonNegativeInt
+    kernel: PositiveInt
+    stride: PositiveInt
+    act: Name
+    se: NonNegativeInt
+    height: PositiveInt
+    width: PositiveInt
+    latency_ms: Milliseconds
+    iqr_ms: Spread
+    samples: NonNegativeInt
+
+    @property
+    def key(self) -> BlockKey:
+        return BlockKey(*(getattr(self, field) for field in BlockKey._fields))
+
+
+class Validation(Spec):
+    """Whole networks, drawn from the space at random: the table's prediction against the clock.
+
+    Attributes:
+        fitted_on: Number of *other* networks that ``network_overhead_ms`` was fitted on.
+        predicted_ms: The prediction for each network.
+        measured_ms: Its measured median, in the same order.
+    """
+
+    fitted_on: NonNegativeInt
+    predicted_ms: Many[Milliseconds]
+    measured_ms: Many[Milliseconds]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Predicted over measured, less 1, of each network."""
+        return np.divide(self.predicted_ms, self.measured_ms) - 1
+
+    def describe(self) -> str:
+        """Mean absolute error, bias and worst error in one line."""
+        errors = self.errors
+        return (
+            f'{len(errors)} random networks, predicted against measured: mean absolute error '
+            f'{np.abs(errors).mean():.1%}, bias {errors.mean():+.1%}, '
+            f'worst {errors[np.abs(errors).argmax()]:+.1%}'
+        )
+
+
+class LatencyTable(Spec):
+    """Latencies of blocks on one device, and where they are from.
+
+    The entries are raw medians. What is asked of the table is a view of them that never falls with
+    the hidden width (isotonic regression) and is linear between measured widths, so that a search
+    is not drawn to entries that are low by luck. Nothing is extrapolated.
+
+    Attributes:
+        kind: 'measured', or 'estimated' by a model of the device.
+        device: What the hardware calls itself.
+        batch: Images per pass; all latencies are of a whole batch.
+        date: Day of the measurement, YYYY-MM-DD.
+        protocol: How it was measured.
+        network_overhead_ms: What a network takes beyond the sum of its blocks.
+        validation: How well the table predicts whole networks, where that was measured.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Annotated[Literal['measured', 'estimated'], expecting('"measured" or "estimated"')]
+    device: Name
+    backend: Name
+    dtype: Name
+    batch: PositiveInt
+    threads: PositiveInt
+    software: JsonObject
+    date: Name
+    protocol: JsonObject
+    network_overhead_ms: Offset = 0.0
+    validation: Validation | None = None
+    entries: Many[Entry]
+    _source: str = PrivateAttr('this latency table')
+
+    def __hash__(self) -> int:
+        """Hashes what prediction depends on."""
+        return hash((self.device, self.digest, self.network_overhead_ms))
+
+    @model_validator(mode='after')
+    def _each_block_once(self) -> LatencyTable:
+        seen = set()
+        for index, entry in enumerate(self.entries):
+            if entry.key in seen:
+                raise problem(('entries', index), f'{readable(entry.key)} is there twice')
+            seen.add(entry.key)
+        return self
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str = 'latency table') -> LatencyTable:
+        """Builds a table from nested dicts and lists.
+
+        Args:
+            data: What `to_dict` returns.
+            source: What errors name as the place where ``data`` is from.
+
+        Raises:
+            LatencyTableError: ``data`` is no table; names the field and what is expected.
+        """
+        if not isinstance(data, Mapping) or 'schema_version' not in data:
+            raise LatencyTableError(f'{source} is no latency table: it has no schema_version')
+        if data['schema_version'] != SCHEMA_VERSION:
+            raise LatencyTableError(
+                f'{source}: schema_version: found {shown(data["schema_version"])}, expected '
+                f'{SCHEMA_VERSION}, the only one that this prunet_mm knows'
+            )
+        try:
+            table = super().from_dict(data, source)
+        except SpecError as error:
+            raise LatencyTableError(str(error)) from None
+        table._source = source
+        return table
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> LatencyTable:
+        """Reads a table from a JSON file.
+
+        Raises:
+            LatencyTableError: The file is missing, cut off or no table.
+        """
+        command = COMMAND.format(path=path)
+        try:
+            data = json.loads(Path(path).read_text('utf-8'))
+        except FileNotFoundError:
+            raise LatencyTableError(
+                f'there is no latency table {path}; measure one: {command}'
+            ) from None
+        except OSError as error:
+            raise LatencyTableError(
+                f'cannot read the latency table {path}: {error.strerror}'
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise LatencyTableError(
+                f'the latency table {path} is cut off or not JSON ({error}); measure it again: '
+                f'{command}'
+            ) from error
+        return cls.from_dict(data, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and numbers that `from_dict` reads."""
+        return {'schema_version': self.schema_version, **super().to_dict()}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a JSON file in one step, with a line per block.
+
+        Raises:
+            PrunetError: The file cannot be written; what was there before is intact.
+        """
+        head = self.to_dict()
+        rows = ',\n    '.join(json.dumps(row) for row in head.pop('entries'))
+        text = json.dumps(head, indent=2, ensure_ascii=False)
+        write_atomic(path, f'{text[:-2]},\n  "entries": [\n    {rows}\n  ]\n}}\n')
+
+    @property
+    def source(self) -> str:
+        """The file that the table is from, as errors name it."""
+        return self._source
+
+    @cached_property
+    def digest(self) -> str:
+        """Short SHA-256 of the entries, which tells tables apart."""
+        rows = sorted((*entry.key, entry.latency_ms) for entry in self.entries)
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+    @cached_property
+    def curves(self) -> dict[BlockKey, tuple[np.ndarray, np.ndarray]]:
+        """Hidden widths, ascending, and their isotonic latencies in ms, by `_curve_key`."""
+        groups: dict[BlockKey, list[tuple[int, float]]] = {}
+        for entry in self.entries:
+            groups.setdefault(_curve_key(entry.key), []).append((entry.hidden, entry.latency_ms))
+        curves = {}
+        for key, points in groups.items():
+            widths, latencies_ms = zip(*sorted(points), strict=True)
+            curves[key] = np.array(widths), isotonic(latencies_ms)
+        return curves
+
+    def __contains__(self, key: BlockKey) -> bool:
+        """Whether a block was measured, or lies between two measured hidden widths."""
+        widths, _ = self.curves.get(_curve_key(key), ((), ()))
+        return len(widths) > 0 and widths[0] <= key.hidden <= widths[-1]
+
+    def require(self, keys: Iterable[BlockKey]) -> None:
+        """Raises unless the table has all these blocks.
+
+        Raises:
+            LatencyTableError: Names the first that is missing, how many are, and the command.
+        """
+        missing = [key for key in dict.fromkeys(keys) if key not in self]
+        if not missing:
+            return
+        more = f' and {len(missing) - 1} more blocks' if len(missing) > 1 else ''
+        path = self.source if self.source.endswith('.json') else 'PATH'
+        raise LatencyTableError(
+            f'{self.source} has no latency for {readable(missing[0])}{more}; '
+            f'measure them: {COMMAND.format(path=path)}'
+        )
+
+    def curve_ms(self, key: BlockKey, widths: Sequence[int]) -> np.ndarray:
+        """Latencies of one block at several hidden widths.
+
+        Args:
+            key: The block; its own hidden width does not count.
+            widths: (n,) hidden widths in channels.
+
+        Returns:
+            (n,) latencies in ms that do not fall as the widths rise.
+
+        Raises:
+            LatencyTableError: A width is outside of what was measured.
+        """
+        self.require(key._replace(hidden=width) for width in widths)
+        return np.array([self._view(key._replace(hidden=width)) for width in widths])
+
+    def block_ms(self, key: BlockKey) -> float:
+        """Latency of one block in ms.
+
+        Raises:
+            LatencyTableError: The table does not have it.
+        """
+        self.require([key])
+        return self._view(key)
+
+    def predict_ms(self, spec: NetworkSpec) -> float:
+        """Latency of a network in ms: the sum over its blocks, and the overhead.
+
+        Raises:
+            LatencyTableError: The table does not have all its blocks.
+        """
+        keys = spec.block_keys()
+        self.require(keys)
+        return sum(map(self._view, keys)) + self.network_overhead_ms
+
+    def _view(self, key: BlockKey) -> float:
+        return float(np.interp(key.hidden, *self.curves[_curve_key(key)]))
+
+    def describe(self) -> str:
+        """What the latencies are, in one line: every place that shows one can say it."""
+        threads = f', {self.threads} thread{"s"[: self.threads - 1]}'
+        return (
+            f'{self.kind} on {self.device}: {self.backend}, {self.dtype}, batch {self.batch}'
+            f'{threads}, {self.date}'
+        )
+
+
+def readable(key: BlockKey) -> str:
+    """A block in words, as errors name it."""
+    hidden = f' hidden {key.hidden}' if key.hidden else ''
+    se = f' se {key.se}' if key.se else ''
+    return (
+        f'{key.op} {key.in_channels}->{key.out_channels}{hidden} k{key.kernel} s{key.stride} '
+        f'{key.act}{se} on {key.height} x {key.width} px'
+    )
+
+
+def _curve_key(key: BlockKey) -> BlockKey:
+    """What blocks share that differ in nothing but a searched hidden width."""
+    return key._replace(hidden=0) if key.op in ('irb', 'fused_irb') else key

@@ -1,0 +1,169 @@
+import random
+
+import pytest
+
+from prunet_mm.latency.measure import (
+    CpuStopwatch,
+    Protocol,
+    Target,
+    Timing,
+    deployed,
+    measure,
+)
+
+
+class FakeClock:
+    """Time that passes only where a step says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def step(self, label, milliseconds):
+        """A step that takes ``milliseconds()`` and passes its input on."""
+
+        def run(x):
+            self.now += milliseconds() / 1e3
+            self.log.append((label, x))
+            return x
+
+        return label, run
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def run(clock, targets, **protocol):
+    protocol = Protocol(**(dict(min_rounds=2, max_seconds=1.0, precision=0.0) | protocol))
+    return measure(lambda: targets, protocol, CpuStopwatch(1, clock), clock=clock)
+
+
+def one(clock, label, milliseconds, inputs=(0,)):
+    return Target([clock.step(label, milliseconds)], inputs)
+
+
+def test_median_and_spread_are_those_of_the_known_distribution(clock):
+    rng = random.Random(0)
+    result = run(clock, [one(clock, 'a', lambda: rng.uniform(1, 3))], max_seconds=5.0)
+    timing = result.timing('a')
+    assert timing.latency_ms == pytest.approx(2.0, rel=0.02)
+    assert timing.iqr_ms == pytest.approx(1.0, rel=0.1)
+    assert timing.samples > 1500
+
+
+def test_outliers_do_not_move_the_median(clock):
+    rng = random.Random(0)
+    result = run(clock, [one(clock, 'a', lambda: 1000 if rng.random() < 0.2 else 2)])
+    assert result.timing('a').latency_ms == pytest.approx(2.0)
+
+
+def test_steps_of_a_chain_get_a_time_each(clock):
+    steps = [clock.step('a', lambda: 1), clock.step('b', lambda: 4), clock.step('a', lambda: 3)]
+    result = run(clock, [Target(steps, [0])])
+    assert result.timing('b').latency_ms == pytest.approx(4.0)
+    assert result.timing('a').latency_ms == pytest.approx(2.0)
+    assert result.timing('a').samples == 2 * result.timing('b').samples
+
+
+def test_a_machine_that_slows_down_spoils_no_comparison(clock):
+    def drifting(base):
+        return lambda: base * (1 + clock.now)  # at the end twice as slow as at the start
+
+    targets = [one(clock, base, drifting(base)) for base in (1.0, 1.5)]
+    result = run(clock, targets, max_seconds=1.0)
+    ratio = result.timing(1.5).latency_ms / result.timing(1.0).latency_ms
+    assert ratio == pytest.approx(1.5, rel=0.01)
+
+
+def test_targets_take_turns_in_changing_order(clock):
+    run(clock, [one(clock, label, lambda: 1) for label in 'abcd'], min_rounds=12, max_seconds=0.1)
+    visits = [label for label, _ in clock.log]
+    visits = visits[len(visits) % 20 :: 5]  # one of the five passes of each visit
+    rounds = [visits[start : start + 4] for start in range(0, len(visits), 4)]
+    assert all(sorted(order) == list('abcd') for order in rounds)
+    assert len(set(map(tuple, rounds))) > 3
+
+
+def test_inputs_are_used_in_turn(clock):
+    run(clock, [one(clock, 'a', lambda: 1, inputs=[1, 2, 3, 4])])
+    timed = [x for _, x in clock.log][-4:]
+    assert sorted(timed) == [1, 2, 3, 4]
+
+
+def test_the_first_pass_of_a_visit_does_not_count(clock):
+    calls = []
+
+    def slow_after_another_target():
+        calls.append(clock.log[-1][0] if clock.log else None)
+        return 1 if calls[-1] == 'a' else 50
+
+    result = run(clock, [one(clock, 'a', slow_after_another_target), one(clock, 'b', lambda: 1)])
+    assert result.timing('a').latency_ms == pytest.approx(1.0)
+    assert result.timing('a').iqr_ms == pytest.approx(0.0)
+
+
+def test_stops_when_every_median_is_known_well_enough(clock):
+    rng = random.Random(0)
+    targets = [one(clock, 'a', lambda: 1.0), one(clock, 'b', lambda: rng.uniform(1, 3))]
+    result = run(clock, targets, precision=0.02, max_seconds=1000.0)
+    assert result.uncertainty <= 0.02
+    assert result.seconds < 100
+
+
+def test_stops_in_time_where_precision_cannot_be_reached(clock):
+    rng = random.Random(0)
+    result = run(clock, [one(clock, 'a', lambda: rng.uniform(1, 3))], max_seconds=0.5)
+    assert 0.5 <= result.seconds < 0.52
+
+
+def test_every_target_is_visited_however_little_time_there_is(clock):
+    targets = [one(clock, label, lambda: 1000) for label in 'ab']
+    result = run(clock, targets, min_rounds=3, passes=4, max_seconds=0.001)
+    assert [result.timing(label).samples for label in 'ab'] == [12, 12]
+
+
+def test_progress_rises_to_one(clock):
+    done = []
+    measure(
+        lambda: [one(clock, 'a', lambda: 1), one(clock, 'b', lambda: 2)],
+        Protocol(precision=0.0, max_seconds=0.2),
+        CpuStopwatch(1, clock),
+        progress=done.append,
+        clock=clock,
+    )
+    assert done == sorted(done)
+    assert done[-1] == 1.0
+
+
+def test_uncertainty_falls_with_the_root_of_the_samples():
+    few, many = Timing(2.0, 0.4, 25), Timing(2.0, 0.4, 100)
+    assert few.uncertainty == pytest.approx(1.57 * 0.4 / 5 / 2.0)
+    assert few.uncertainty == pytest.approx(2 * many.uncertainty)
+
+
+def test_one_thread_is_timed_by_what_it_runs_not_by_what_it_waits():
+    import time
+
+    def wait(x):
+        time.sleep(0.05)
+        return x
+
+    assert CpuStopwatch(threads=1).laps_ms([('wait', wait)], 0)[0] < 25
+    assert CpuStopwatch(threads=2).laps_ms([('wait', wait)], 0)[0] >= 50
+
+
+def test_threads_are_set_and_put_back():
+    import torch
+
+    before = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt), deployed('cpu', before + 1):
+        assert torch.get_num_threads() == before + 1
+        assert torch.is_inference_mode_enabled()
+        raise KeyboardInterrupt
+    assert torch.get_num_threads() == before
+    assert not torch.is_inference_mode_enabled()

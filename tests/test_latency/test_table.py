@@ -1,0 +1,201 @@
+import json
+
+import numpy as np
+import pytest
+
+from prunet_mm.errors import LatencyTableError, PrunetError
+from prunet_mm.latency import LatencyTable, Validation
+from prunet_mm.spec import NetworkSpec
+
+
+@pytest.fixture
+def network() -> NetworkSpec:
+    layer = dict(in_channels=4, out_channels=4, kernel=3, stride=1, act='relu')
+    return NetworkSpec.from_dict(
+        dict(
+            name='net',
+            resolution=8,
+            in_channels=4,
+            stem=[dict(layer, op='conv', stage=0)],
+            layers=[dict(layer, op='irb', stage=1, hidden=w) for w in (8, 12)],
+        )
+    )
+
+
+def test_comes_back_from_a_file_as_it_was(make_table, tmp_path):
+    validation = Validation(fitted_on=2, predicted_ms=(1.0, 2.0), measured_ms=(1.1, 1.9))
+    table = make_table(network_overhead_ms=-0.25, validation=validation)
+    table.save(tmp_path / 'table.json')
+    loaded = LatencyTable.load(tmp_path / 'table.json')
+    assert loaded.to_dict() == table.to_dict()
+    assert loaded.digest == table.digest
+    loaded.save(tmp_path / 'again.json')
+    assert (tmp_path / 'again.json').read_bytes() == (tmp_path / 'table.json').read_bytes()
+
+
+def test_the_file_holds_raw_medians_and_names_units(make_table, tmp_path):
+    make_table().save(tmp_path / 'table.json')
+    rows = json.loads((tmp_path / 'table.json').read_text())['entries']
+    assert [row['latency_ms'] for row in rows] == [0.5, 1.0, 3.0, 2.0]
+
+
+def test_latency_never_falls_with_the_hidden_width(make_table, irb):
+    table = make_table()
+    assert table.curve_ms(irb, [8, 16, 24]).tolist() == [1.0, 2.5, 2.5]
+    assert table.block_ms(irb._replace(hidden=16)) == 2.5
+
+
+def test_is_linear_between_measured_widths(make_table, irb):
+    np.testing.assert_allclose(make_table().curve_ms(irb, [8, 10, 12, 16]), [1, 1.375, 1.75, 2.5])
+
+
+def test_the_width_of_the_key_does_not_matter_to_its_curve(make_table, irb):
+    curves = [make_table().curve_ms(irb._replace(hidden=w), [8, 24]).tolist() for w in (0, 8, 999)]
+    assert curves == [[1.0, 2.5]] * 3
+
+
+@pytest.mark.parametrize('width', [4, 7, 25, 32])
+def test_nothing_is_extrapolated(make_table, irb, width):
+    assert irb._replace(hidden=width) not in make_table()
+    with pytest.raises(LatencyTableError, match=f'irb 4->4 hidden {width} k3'):
+        make_table().block_ms(irb._replace(hidden=width))
+
+
+def test_the_width_of_a_tails_conv_is_not_interpolated(make_table, irb):
+    tail = irb._replace(op='tail')
+    table = make_table({tail._replace(hidden=8): 1.0, tail._replace(hidden=16): 2.0})
+    assert tail._replace(hidden=16) in table
+    assert tail._replace(hidden=12) not in table
+
+
+@pytest.mark.parametrize(
+    'other',
+    [
+        dict(op='fused_irb'),
+        dict(in_channels=5),
+        dict(out_channels=5),
+        dict(kernel=5),
+        dict(stride=2),
+        dict(act='swish'),
+        dict(se=1),
+        dict(height=7),
+        dict(width=7),
+    ],
+)
+def test_everything_that_changes_the_kernels_is_part_of_the_key(make_table, irb, other):
+    assert irb in make_table()
+    assert irb._replace(**other) not in make_table()
+
+
+def test_missing_blocks_are_one_sentence_with_the_command(make_table, irb):
+    keys = [irb._replace(kernel=kernel) for kernel in (3, 5, 7, 5)]
+    with pytest.raises(LatencyTableError) as error:
+        make_table().require(keys)
+    text = str(error.value)
+    assert 'irb 4->4 hidden 8 k5 s1 relu on 8 x 8 px and 1 more blocks' in text
+    assert 'python tools/build_latency_table.py CONFIG --out PATH' in text
+
+
+def test_missing_blocks_name_the_file_they_are_missing_from(make_table, irb, tmp_path):
+    path = tmp_path / 'table.json'
+    make_table().save(path)
+    with pytest.raises(LatencyTableError, match=f'^{path} has no latency .* --out {path}$'):
+        LatencyTable.load(path).block_ms(irb._replace(act='swish'))
+
+
+def test_a_network_costs_the_sum_of_its_blocks_and_the_overhead(make_table, network):
+    assert make_table().predict_ms(network) == pytest.approx(0.5 + 1.0 + 1.75)
+    assert make_table(network_overhead_ms=0.2).predict_ms(network) == pytest.approx(3.45)
+
+
+def test_the_digest_is_of_the_entries_alone(make_table, irb):
+    assert make_table().digest == make_table(date='2030-01-01').digest
+    assert make_table().digest != make_table({irb: 1.0}).digest
+
+
+def test_an_estimate_says_so(make_table):
+    assert make_table(kind='estimated').describe().startswith('estimated on a device: ')
+
+
+def test_a_missing_file_names_the_command(tmp_path):
+    path = tmp_path / 'none.json'
+    with pytest.raises(LatencyTableError, match=f'{path}; measure one: python .* --out {path}'):
+        LatencyTable.load(path)
+
+
+@pytest.mark.parametrize('part', [0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_refused(make_table, tmp_path, part):
+    path = tmp_path / 'table.json'
+    make_table().save(path)
+    text = path.read_text().strip()
+    path.write_text(text[: int(part * len(text))])
+    with pytest.raises(LatencyTableError, match='cut off or not JSON .* measure it again'):
+        LatencyTable.load(path)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / 'table.json').write_bytes(b'\x80\x04\x95')
+    with pytest.raises(LatencyTableError, match='not JSON'):
+        LatencyTable.load(tmp_path / 'table.json')
+
+
+def entry(**changes):
+    def change(data):
+        data['entries'][1].update(changes)
+
+    return change
+
+
+def head(**changes):
+    return lambda data: data.update(changes)
+
+
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        (head(schema_version=2), 'schema_version: found 2, expected 1'),
+        (lambda data: data.pop('schema_version'), 'it has no schema_version'),
+        (lambda data: data.pop('device'), 'device: this field is missing'),
+        (head(units='s'), 'units: unknown field'),
+        (head(kind='guessed'), 'kind: found "guessed", expected "measured" or "estimated"'),
+        (head(batch='64'), 'batch: found "64", expected a positive integer'),
+        (head(entries=[]), 'entries: found an empty list'),
+        (entry(latency_us=3.0), 'entries[1].latency_us: unknown field, perhaps latency_ms'),
+        (entry(latency_ms=0.0), 'entries[1].latency_ms: found 0.0, expected a positive number of'),
+        (entry(latency_ms=float('nan')), 'entries[1].latency_ms: found nan, expected a positive'),
+        (entry(iqr_ms=-1.0), 'entries[1].iqr_ms: found -1.0, expected'),
+        (entry(op='pool'), 'entries[1].op: found "pool", expected "conv", "fused_irb", "irb" or'),
+        (entry(hidden=16), 'entries[2]: irb 4->4 hidden 16 k3 s1 relu on 8 x 8 px is there twice'),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(make_table, tmp_path, change, sentence):
+    data = make_table().to_dict()
+    change(data)
+    path = tmp_path / 'table.json'
+    path.write_text(json.dumps(data))
+    with pytest.raises(LatencyTableError) as error:
+        LatencyTable.load(path)
+    assert sentence in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_a_failed_save_leaves_the_old_file(make_table, tmp_path, monkeypatch):
+    path = tmp_path / 'table.json'
+    make_table().save(path)
+    old = path.read_bytes()
+
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', full)
+    with pytest.raises(PrunetError, match='No space left on device'):
+        make_table(device='another').save(path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_validation_reports_error_bias_and_worst():
+    validation = Validation(fitted_on=3, predicted_ms=(1.1, 1.8), measured_ms=(1.0, 2.0))
+    np.testing.assert_allclose(validation.errors, [0.1, -0.1])
+    text = Validation(fitted_on=3, predicted_ms=(1.1, 1.6), measured_ms=(1.0, 2.0)).describe()
+    assert 'error 15.0%, bias -5.0%, worst -20.0%' in text
