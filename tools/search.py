@@ -17,9 +17,9 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = cli.config_parser('Search a network for one device and one latency budget.')
     cli.add_training_arguments(parser)
-    parser.add_argument('--seed', type=int, help='of everything random; default: the config\'s')
+    parser.add_argument('--seed', type=int, help="of everything random; default: the config's")
     parser.add_argument(
-        '--latency-target-ms', type=float, help='latency budget in ms; default: the config\'s'
+        '--latency-target-ms', type=float, help="latency budget in ms; default: the config's"
     )
     parser.add_argument(
         '--derive-only',
@@ -44,6 +44,7 @@ def main() -> None:
         cfg.model.latency.budget_ms = args.latency_target_ms
         cfg.model.latency.budget_ratio = None
 
+    from prunet_mm.datasets.layout import require_data
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.search import SearchRunner
     from prunet_mm.search.history import FILE_NAME
@@ -55,6 +56,7 @@ def main() -> None:
             f'{cfg.work_dir} already holds a search ({FILE_NAME}): add --resume to go on with it, '
             'or choose another --work-dir.'
         )
+    require_data(cfg.train_dataloader.dataset, cfg.get('data_layout'))
     runner = SearchRunner.from_cfg(cfg)
     if args.derive_only:
         runner.derive(args.derive_only)

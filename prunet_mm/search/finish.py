@@ -8,8 +8,11 @@ from pathlib import Path
 import mmcv
 
 from prunet_mm.engine.checkpoint import save_checkpoint_file
+from prunet_mm.latency import LatencyTable
+from prunet_mm.latency.benchmark import measure_networks
+from prunet_mm.latency.measure import Timing
 from prunet_mm.search.budget import Repair, Row, repair
-from prunet_mm.search.model import ArchitectureSearch
+from prunet_mm.search.model import ArchitectureSearch, is_here
 from prunet_mm.search.report import Outcome, pictures, write_report
 from prunet_mm.spec import NetworkSpec
 from prunet_mm.supernet.statistics import recalibrate
@@ -101,9 +104,11 @@ def conclude(runner) -> Result:
     outcome = Outcome(
         budget_ms=model.budget.budget_ms,
         predicted_ms=result.repair.predicted_ms,
-        measured=measure_subnet(result.spec, model.table),
+        measured=measure_subnet(result.spec, model.table, model.latency),
         table_kind=model.table.kind,
         table_device=model.table.describe(),
+        space=model.supernet.space,
+        block_ms=[model.table.block_ms(key) for key in result.spec.block_keys()],
         blocked=result.repair.blocked,
         moves=result.repair.moves,
         derived_loss=result.loss,
@@ -113,4 +118,17 @@ def conclude(runner) -> Result:
         image = mmcv.imread(path, channel_order='rgb')
         runner.visualizer.add_image(path.stem, image, step=runner.iter)
     return result
-def measure_subnet(spec, table): return None
+
+
+def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Timing | None:
+    """Measure a network as the latency table was measured, if this is the table's device.
+
+    Args:
+        spec: The network.
+        table: The latency table of the search.
+        latency: The config's ``latency``; its ``device`` is where the table's device should be.
+    """
+    device = latency.get('device', 'cpu')
+    if table.kind != 'measured' or not is_here(table, device):
+        return None
+    return measure_networks([spec], device, table.batch, table.threads).timing(0)

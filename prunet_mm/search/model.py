@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from mmengine.dist import all_reduce_params, is_distributed
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.latency import LatencyTable
+from prunet_mm.latency.device import device_name
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
 from prunet_mm.search.objective import OBJECTIVES
@@ -52,7 +55,15 @@ class ArchitectureSearch(BaseModel):
         if data_preprocessor is not None:
             architecture = dict(data_preprocessor=data_preprocessor, **architecture)
         self.architecture = MODELS.build(architecture)
+        self.latency = dict(latency)
         self.table = LatencyTable.load(latency['table'])
+        if not is_here(self.table, latency.get('device', 'cpu')):
+            print_log(
+                f'The latency table {latency["table"]} is of {self.table.device}, which is not in '
+                'this machine: the network is searched for that device and not measured here.',
+                logger='current',
+                level=logging.WARNING,
+            )
         self.supernet.attach_latency(self.table)
         self.budget = Budget.resolve(
             latency,
@@ -180,6 +191,14 @@ class ArchitectureSearch(BaseModel):
         finally:
             for parameter in others:
                 parameter.requires_grad_(True)
+
+
+def is_here(table: LatencyTable, device: str) -> bool:
+    """Whether this machine's ``device`` ('cpu', 'cuda', ...) is the one of a latency table."""
+    try:
+        return table.device == device_name(device)
+    except ConfigError:  # there is no such device
+        return False
 
 
 def _check_finite(log: dict[str, Tensor]) -> None:
