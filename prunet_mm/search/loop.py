@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from mmengine.registry import DATASETS, FUNCTIONS, LOOPS
 from mmengine.runner import BaseLoop
 
 from prunet_mm.datasets.streams import build_stream, sample_batch, split_indices
+from prunet_mm.engine.checkpoint import mark_latest
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.search.interrupt import Interrupt
 
@@ -252,10 +254,13 @@ class SearchLoop(BaseLoop):
         """Write a checkpoint of the step just done and leave."""
         meta = dict(epoch=0, iter=self._iter)
         name = f'iter_{self._iter}.pth'
-        self.runner.save_checkpoint(self.runner.work_dir, name, meta=meta, by_epoch=False)
+        work_dir = self.runner.work_dir
+        self.runner.save_checkpoint(work_dir, name, meta=meta, by_epoch=False)
+        if get_rank() == 0:
+            mark_latest(Path(work_dir, name), work_dir)
         raise KeyboardInterrupt(
             f'interrupted after step {self._iter}; checkpoint {name} is in '
-            f'{self.runner.work_dir}; go on with the same command and --resume'
+            f'{work_dir}; go on with the same command and --resume'
         )
 
 

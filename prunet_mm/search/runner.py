@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
@@ -26,11 +28,19 @@ class SearchRunner(Runner):
         return model.to(get_device())
 
     def load_or_resume(self) -> None:
-        """Find the latest complete checkpoint by its name, also in a folder that was moved."""
+        """Find the latest checkpoint in the work dir, also if that folder was moved."""
         if self._resume and self._load_from is None:
+            marked = Path(self.work_dir, 'last_checkpoint')
             latest = latest_checkpoint(self.work_dir)
+            if marked.exists():
+                # After a search was resumed from an older checkpoint, the highest number is not
+                # the latest; the mark is, but its folder may be gone.
+                path = Path(self.work_dir, Path(marked.read_text().strip()).name)
+                latest = path if path.exists() else latest
             if latest is None:
-                self.logger.info(f'No checkpoint in {self.work_dir} yet: starting from the beginning.')
+                self.logger.info(
+                    f'No checkpoint in {self.work_dir} yet: starting from the beginning.'
+                )
                 self._resume = False
             else:
                 self._load_from = str(latest)
