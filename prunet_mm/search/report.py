@@ -1,0 +1,239 @@
+"""What a search shows at its end: a summary in words, and four pictures."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from prunet_mm.search.history import FILE_NAME, read_history
+from prunet_mm.search.network_plot import plot_network
+from prunet_mm.search.plots import plot_candidates, plot_latency, plot_widths
+from prunet_mm.search.trace import Trace
+from prunet_mm.spec import NetworkSpec, SearchSpace
+
+PICTURES = {
+    'widths.png': 'hidden widths, step by step',
+    'candidates.png': 'probabilities of the candidates, step by step',
+    'latency.png': 'expected latency against the budget, step by step',
+    'network.png': 'the network',
+}
+FILES = {
+    'subnet.json': 'the network as data',
+    'searched.pth': 'the SuperNet, pruned to that network',
+    FILE_NAME: 'the course of the search, one row per architecture step',
+}
+WIDTH = 96
+MOST_LINES = 40  # of removals; beyond it only the telling ones are listed
+NEAR_TIE = 0.8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search ended in, beside the network itself.
+
+    Attributes:
+        budget_ms: Latency asked for.
+        predicted_ms: Latency of the network by the table.
+        table_kind: Of the latency table, 'measured' or 'estimated'.
+        table_device: Device, backend, dtype, batch and threads of the table, in one line.
+        space: What was searched.
+        blocked: Where the budget is not used up: the cheapest granule that is left and does not
+            fit, as ``(layer, width, ms more)``.
+        moves: Granules that repair moved, as ``(layer, from width, to width)``, in order.
+        measured: Median and interquartile range in ms and the device, where it was measured.
+        block_ms: Latency of each of the network's ``block_keys()`` by the table, where known.
+        derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
+            part.
+        train_config: The config that trains the network.
+    """
+
+    budget_ms: float
+    predicted_ms: float
+    table_kind: str
+    table_device: str
+    space: SearchSpace
+    blocked: tuple[str, int, float] | None = None
+    moves: Sequence[tuple[str, int, int]] = ()
+    measured: tuple[float, float, str] | None = None
+    block_ms: Sequence[float] | None = None
+    derived_loss: float | None = None
+    train_config: str = 'CONFIG'
+
+
+def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> str:
+    """Draw the pictures of a search into its work dir and sum it up for the screen.
+
+    Where matplotlib is missing, the summary says so instead of naming pictures. Without a history
+    only the network is drawn.
+
+    Args:
+        work_dir: Holds the ``history.jsonl``.
+        spec: The network that was found.
+        outcome: What else is known of it.
+
+    Returns:
+        Lines of plain ASCII.
+
+    Raises:
+        SearchError: The history is damaged.
+    """
+    work_dir = Path(work_dir)
+    history = read_history(work_dir / FILE_NAME) if (work_dir / FILE_NAME).exists() else []
+    try:
+        _draw(work_dir, history, spec, outcome)
+        missing = ''
+    except ImportError as error:
+        missing = f'Warning: there are no pictures, since matplotlib cannot be imported ({error}).'
+    sections = {
+        'The network': [*spec.describe().splitlines(), *_loss(outcome)],
+        'Latency': _latency(outcome),
+        'Widths moved to meet the budget': _moves(outcome.moves),
+        'Removed': _removed(history),
+        'Files': [*_files(work_dir, missing), *_wrapped(missing)],
+        'Next: train it': [
+            f'python tools/train.py {outcome.train_config} '
+            f'--cfg-options model.backbone.arch={work_dir / "subnet.json"}'
+        ],
+    }
+    return '\n'.join(
+        line
+        for title, lines in sections.items()
+        if lines
+        for line in ('', title, '-' * len(title), *lines)
+    )
+
+
+def pictures(work_dir: str | Path) -> list[Path]:
+    """Return the pictures that are in a work dir, for instance for mmengine's visualizer."""
+    return [path for name in PICTURES if (path := Path(work_dir) / name).exists()]
+
+
+def _draw(work_dir: Path, history: list[dict], spec: NetworkSpec, outcome: Outcome) -> None:
+    removed = []
+    if history:
+        plot_widths(history, work_dir / 'widths.png')
+        plot_candidates(history, work_dir / 'candidates.png')
+        plot_latency(
+            history,
+            work_dir / 'latency.png',
+            outcome.table_kind,
+            outcome.predicted_ms,
+            outcome.measured and outcome.measured[:2],
+        )
+        removed = [e['layer'] for e in Trace.of(history).removed if e['kind'] == 'layer']
+    plot_network(
+        spec,
+        outcome.space,
+        work_dir / 'network.png',
+        removed,
+        outcome.block_ms,
+        outcome.table_kind,
+    )
+
+
+def _loss(outcome: Outcome) -> list[str]:
+    if outcome.derived_loss is None:
+        return []
+    return [f"Loss with the SuperNet's weights, not yet trained alone: {outcome.derived_loss:.4f}"]
+
+
+def _latency(outcome: Outcome) -> list[str]:
+    budget_ms, predicted_ms = outcome.budget_ms, outcome.predicted_ms
+    estimated = ' (estimated, not measured)' if outcome.table_kind == 'estimated' else ''
+    lines = [
+        f'budget     {budget_ms:10.4f} ms',
+        f'predicted  {predicted_ms:10.4f} ms  {predicted_ms / budget_ms:7.2%} of the budget'
+        f'{estimated}',
+    ]
+    if outcome.measured:
+        median_ms, iqr_ms, device = outcome.measured
+        lines += [
+            f'measured   {median_ms:10.4f} ms  {median_ms / predicted_ms:7.2%} of the predicted, '
+            f'IQR {iqr_ms:.4f} ms ({iqr_ms / median_ms:.1%})',
+            *_wrapped(f'Measured on {device}.'),
+        ]
+    lines += _wrapped(f'The latency table is {outcome.table_device}.')
+    if outcome.blocked:
+        layer, width, more_ms = outcome.blocked
+        lines += _wrapped(
+            f'No single granule fits into the {budget_ms - predicted_ms:.4f} ms that are left of '
+            f'the budget: the cheapest one, {layer} to {width} channels, takes {more_ms:.4f} ms.'
+        )
+    return lines
+
+
+def _moves(moves: Sequence[tuple[str, int, int]]) -> list[str]:
+    """One line per layer: where repair found it and where it left it."""
+    ends = {}
+    for layer, before, after in moves:
+        ends[layer] = (ends.get(layer, (before,))[0], after)
+    return [f'{layer}  {before:5} -> {after:5} channels' for layer, (before, after) in ends.items()]
+
+
+def _removed(history: list[dict]) -> list[str]:
+    """What each tier removed, when and at what probability."""
+    if not history:
+        return [f'Unknown: there is no {FILE_NAME}.']
+    removed, ties = Trace.of(history).removed, _near_ties(history)
+    if not removed:
+        return ['Nothing.']
+    counts = Counter(event['kind'] for event in removed)
+    lines = [
+        f'{counts["candidate"]} candidates below the threshold, {counts["hardened"]} when the '
+        f'choices were settled; {counts["layer"]} layers',
+        f'{"step":>7}  {"layer":14}  {"what":13}  {"at":>5}  why',
+    ]
+    telling = [e for e in removed if e['kind'] == 'layer' or _name(e) in ties]
+    for event in removed if len(removed) <= MOST_LINES else telling:
+        lines.append(
+            f'{event["step"]:7}  {event["layer"]:14}  {event.get("candidate", "the layer"):13}  '
+            f'{event["probability"]:5.3f}  {_why(event)}{" *" if _name(event) in ties else ""}'
+        )
+    if len(removed) > MOST_LINES:
+        lines.append(f'... and {len(removed) - len(telling)} more candidates, see {FILE_NAME}.')
+    if ties:
+        lines += _wrapped(
+            '* Nearly a tie with the best one at that step: another seed may choose otherwise.'
+        )
+    return lines
+
+
+def _why(event: dict) -> str:
+    if event['kind'] == 'hardened':
+        return 'choices settled'
+    if event['kind'] == 'candidate':
+        return f'probability < {event["threshold"]:.3f}'
+    return (
+        f'keep coefficient < {event["threshold"]:.3g}; loss {event["loss_rise"]:+.4f}, '
+        f'{-event["freed_ms"]:+.4f} ms'
+    )
+
+
+def _near_ties(history: list[dict]) -> set[tuple]:
+    """Candidates that were nearly as probable as the best one just before they were removed."""
+    return {
+        _name(event)
+        for before, row in pairwise(history)
+        for event in row['events']
+        if event['kind'] in ('candidate', 'hardened')
+        and event['probability'] >= NEAR_TIE * max(before['probabilities'][event['layer']].values())
+    }
+
+
+def _name(event: dict) -> tuple[str, str | None]:
+    return event['layer'], event.get('candidate')
+
+
+def _files(work_dir: Path, missing: str) -> list[str]:
+    known = FILES if missing else FILES | PICTURES
+    names = {name: what for name, what in known.items() if (work_dir / name).exists()}
+    longest = max((len(str(work_dir / name)) for name in names), default=0)
+    return [f'{work_dir / name!s:{longest}}  {what}' for name, what in names.items()]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH)
