@@ -11,7 +11,7 @@ test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 
 # mean and standard deviation of the training images
 data_preprocessor = dict(
-    mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255], to_rgb=True, num_classes=10
+    mean=[125.27, 122.93, 113.86], std=[62.53, 61.91, 66.46], to_rgb=True, num_classes=10
 )
 
 train_dataloader = dict(
