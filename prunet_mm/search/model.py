@@ -125,11 +125,13 @@ class ArchitectureSearch(BaseModel):
             The last batch's losses, by name.
         """
         with frozen_statistics(self), self._only(self.supernet.searched_parameters()):
-            return self._step(
+            log = self._step(
                 batches,
                 wrapper,
                 lambda task: self.objective(task, self.supernet.expected_latency_ms()),
             )
+        self.objective.update(float(self.supernet.expected_latency_ms().detach()))
+        return log
 
     @torch.no_grad()
     def task_loss(self, batches: Sequence) -> float:
