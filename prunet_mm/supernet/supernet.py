@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,7 +23,7 @@ from prunet_mm.supernet.stochastic_layer import StochasticLayer
 
 
 @register_model
-class SuperNet(BaseBackbone):
+class SuperNet(BaseModule):
     """All networks of a search space on shared weights, pruned while it trains.
 
     Modules: ``stem``, then ``stage1``, ``stage2``, ... each holding ``layer1``, ``layer2``, ...
