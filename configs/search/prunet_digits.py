@@ -41,4 +41,4 @@ model = dict(
     ),
 )
 
-train_cfg = dict(max_iters=700, warmup_iters=150, architecture_batch_size=128)
+train_cfg = dict(max_iters=500, warmup_iters=100, architecture_batch_size=128)
