@@ -6,6 +6,8 @@ itself.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
@@ -49,17 +51,18 @@ class LatencyObjective(nn.Module):
 
 @OBJECTIVES.register_module()
 class AugmentedLagrangian(LatencyObjective):
-    """Loss + lambda c + mu / 2 c^2 with c = log(E[lat] / budget); lambda follows c (default).
+    """Loss + lambda c + k mu / 2 c^2 with c = log(E[lat] / budget); lambda follows c (default).
 
-    The multiplier integrates ``c`` only while the gap does not close by itself and only up to a
-    bounded ``c`` (anti-windup): without that a hard budget is undershot by what piled up on the
-    way. Our reconstruction.
+    The stiffness k = 1 + |lambda| lets one setting serve losses of any scale: lambda settles at
+    what the loss pays for latency, and what steers lambda has to keep up with it. Only a bounded
+    ``c`` is integrated (anti-windup): without that a hard budget is undershot by what piled up on
+    the way. Our reconstruction; ``benchmarks/walking_rules.py`` measures it.
 
     Args:
         budget_ms: Latency asked for, in ms.
         weight: First value of lambda.
         mu: Weight of the quadratic term.
-        rate: Lambda grows by ``rate * c`` per architecture step.
+        rate: Lambda grows by ``k * rate * c`` per architecture step.
         limit: Largest ``|c|`` that is integrated.
     """
 
@@ -67,25 +70,31 @@ class AugmentedLagrangian(LatencyObjective):
         self,
         budget_ms: float,
         weight: float = 0.0,
-        mu: float = 1.0,
-        rate: float = 0.05,
-        limit: float = 0.2,
+        mu: float = 4.0,
+        rate: float = 0.1,
+        limit: float = 0.1,
     ) -> None:
         super().__init__(budget_ms, weight)
         self.mu, self.rate, self.limit = mu, rate, limit
-        self.register_buffer('last_gap', torch.tensor(float('nan'), dtype=torch.float64))
+
+    @property
+    def stiffness(self) -> Tensor:
+        """How much stronger than at lambda = 0 the latency is steered."""
+        return 1 + self.multiplier.abs()
 
     def penalty(self, expected_ms: Tensor) -> Tensor:
         gap = torch.log(expected_ms / self.budget_ms)
-        return self.multiplier.to(gap.dtype) * gap + self.mu / 2 * gap**2
+        spring = self.stiffness * self.mu / 2
+        return self.multiplier.to(gap.dtype) * gap + spring.to(gap.dtype) * gap**2
 
     @torch.no_grad()
     def update(self, expected_ms: float) -> None:
-        gap = torch.log(torch.tensor(expected_ms / self.budget_ms, dtype=torch.float64))
-        closing = gap * self.last_gap > 0 and abs(gap) < abs(self.last_gap) * (1 - 1e-3)
-        if not closing:
-            self.multiplier += self.rate * gap.clamp(-self.limit, self.limit)
-        self.last_gap.copy_(gap)
+        gap = math.log(expected_ms / self.budget_ms)
+        self.multiplier += self.stiffness * self.rate * min(max(gap, -self.limit), self.limit)
+
+    def price_per_ms(self, expected_ms: float, task_loss: float) -> float:
+        """Return what lambda pays per ms; the quadratic term steers and says no price."""
+        return max(float(self.multiplier), 0.0) / expected_ms
 
 
 @OBJECTIVES.register_module()
