@@ -70,7 +70,7 @@ def plot_network(
         + (f' {skipped} of {len(columns)} blocks skipped.' if skipped else '')
     )
     facts = _facts(columns)
-    width = max(0.42 * len(columns) + 1.6, 9.5)
+    width = max(0.42 * len(columns) + 1.6, 11)
     table, latency = 0.19 * len(facts) + 0.1, 1.3 if block_ms else 0
     top, bottom, bars = 1.25, 0.35, 2.4
     height = top + bars + table + latency + bottom
@@ -200,7 +200,7 @@ def _draw_facts(axes: Axes, columns: Sequence[Column], facts: dict, bars: float)
     over = dict(transform=axes.get_xaxis_transform(), clip_on=False, va='center', fontsize=7.5)
     for line, (label, cells) in enumerate(facts.items()):
         y = -(0.15 + 0.19 * line) / bars
-        axes.text(-0.7, y, label, ha='right', **over)
+        axes.text(-0.008, y, label, ha='right', **(over | dict(transform=axes.transAxes)))
         for x, cell in enumerate(cells):
             strong = label == 'stride' and cell == '2'
             axes.text(x, y, cell, ha='center', weight='bold' if strong else 'normal', **over)

@@ -224,7 +224,7 @@ def _panels(
     columns = min(max(len(candidates), 1), 4 if len(candidates) <= 24 else 5)
     lines = max(math.ceil(len(candidates) / columns), 1)
     handles = _handles(candidates, trace, more or {})
-    width = max(2.9 * columns, 9.5)
+    width = max(2.9 * columns, 11)
     legend_columns = int(width / 1.55)
     top = 0.95 + 0.2 * math.ceil(len(handles) / legend_columns)
     height = 1.75 * lines + top + 0.3

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunet_mm.search.history import FILE_NAME, read_history
 from prunet_mm.search.network_plot import plot_network
 from prunet_mm.search.plots import plot_candidates, plot_latency, plot_widths
 from prunet_mm.search.trace import Trace
-from prunet_mm.spec import NetworkSpec, SearchSpace
+
+if TYPE_CHECKING:
+    from prunet_mm.latency.measure import Timing
+    from prunet_mm.spec import NetworkSpec, SearchSpace
 
 PICTURES = {
     'widths.png': 'hidden widths, step by step',
@@ -44,7 +48,8 @@ class Outcome:
         blocked: Where the budget is not used up: the cheapest granule that is left and does not
             fit, as ``(layer, width, ms more)``.
         moves: Granules that repair moved, as ``(layer, from width, to width)``, in order.
-        measured: Median and interquartile range in ms and the device, where it was measured.
+        measured: Latency of the network by the clock, on the table's device; None where that is
+            not at hand.
         block_ms: Latency of each of the network's ``block_keys()`` by the table, where known.
         derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
             part.
@@ -58,7 +63,7 @@ class Outcome:
     space: SearchSpace
     blocked: tuple[str, int, float] | None = None
     moves: Sequence[tuple[str, int, int]] = ()
-    measured: tuple[float, float, str] | None = None
+    measured: Timing | None = None
     block_ms: Sequence[float] | None = None
     derived_loss: float | None = None
     train_config: str = 'CONFIG'
@@ -150,12 +155,11 @@ def _latency(outcome: Outcome) -> list[str]:
         f'{estimated}',
     ]
     if outcome.measured:
-        median_ms, iqr_ms, device = outcome.measured
-        lines += [
-            f'measured   {median_ms:10.4f} ms  {median_ms / predicted_ms:7.2%} of the predicted, '
-            f'IQR {iqr_ms:.4f} ms ({iqr_ms / median_ms:.1%})',
-            *_wrapped(f'Measured on {device}.'),
-        ]
+        median_ms, iqr_ms, samples = outcome.measured
+        lines.append(
+            f'measured   {median_ms:10.4f} ms  {median_ms / predicted_ms:7.2%} of the predicted; '
+            f'median of {samples}, IQR {iqr_ms:.4f} ms ({iqr_ms / median_ms:.1%})'
+        )
     lines += _wrapped(f'The latency table is {outcome.table_device}.')
     if outcome.blocked:
         layer, width, more_ms = outcome.blocked

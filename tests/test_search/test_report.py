@@ -1,0 +1,218 @@
+import json
+import sys
+from functools import partial
+
+import pytest
+
+from prunet_mm.errors import SearchError
+from prunet_mm.latency.measure import Timing
+from prunet_mm.search import report as module
+from prunet_mm.search.report import Outcome, pictures, write_report
+from prunet_mm.spec import SearchSpace
+
+PICTURES = ['widths.png', 'candidates.png', 'latency.png', 'network.png']
+SPACE = SearchSpace.from_dict(
+    dict(
+        name='small',
+        resolution=8,
+        stem=dict(out_channels=8),
+        stages=[dict(width=8, stride=2, depth=3, max_expansion=4, granularity=8)],
+        tail=dict(num_classes=10),
+    )
+)
+
+
+def row(step, layers, events=(), chance=0.5):
+    """A row in which each layer has the candidates that are given."""
+    chances = [chance, 1 - chance]
+    return dict(
+        step=step,
+        progress=step / 9,
+        loss=1.0,
+        expected_ms=1.0,
+        budget_ms=0.9,
+        multiplier=0.0,
+        temperature=1.0,
+        widths={
+            f'{layer}.{candidate}': dict(expected=12.0, lo=8, hi=16, widest=32)
+            for layer, candidates in layers.items()
+            for candidate in candidates
+        },
+        probabilities={
+            layer: dict(zip(names, chances if len(names) > 1 else [1.0], strict=True))
+            for layer, names in layers.items()
+        },
+        keep={},
+        events=list(events),
+    )
+
+
+def candidate_gone(layer, probability, kind='candidate'):
+    threshold = dict(threshold=0.4) if kind == 'candidate' else {}
+    return dict(kind=kind, layer=layer, candidate='irb_k5', probability=probability, **threshold)
+
+
+BOTH, ONE = ['irb_k5', 'irb_k3'], ['irb_k3']
+LAYER_GONE = dict(
+    kind='layer',
+    layer='stage1.layer3',
+    probability=0.41,
+    threshold=0.5,
+    loss_rise=0.02,
+    worth=0.05,
+    freed_ms=0.123,
+)
+HISTORY = [
+    row(1, {'stage1.layer1': BOTH, 'stage1.layer2': BOTH, 'stage1.layer3': ONE}, chance=0.3),
+    row(
+        2,
+        {'stage1.layer1': ONE, 'stage1.layer2': BOTH, 'stage1.layer3': ONE},
+        [candidate_gone('stage1.layer1', 0.3)],
+        chance=0.49,
+    ),
+    row(3, {'stage1.layer1': ONE, 'stage1.layer2': BOTH}, [LAYER_GONE], chance=0.49),
+    row(
+        4,
+        {'stage1.layer1': ONE, 'stage1.layer2': ONE},
+        [candidate_gone('stage1.layer2', 0.49, 'hardened')],
+    ),
+]
+
+
+def network():
+    places = SPACE.positions()[:2]
+    return SPACE.network([(p, p.candidates[0], 16) for p in places])
+
+
+def report(work_dir, history=HISTORY, **changes):
+    """Write a report on a history, as the one of a network of two layers."""
+    if history is not None:
+        text = ''.join(json.dumps(row) + '\n' for row in history)
+        (work_dir / 'history.jsonl').write_text(text)
+    outcome = dict(
+        budget_ms=0.9,
+        predicted_ms=0.891,
+        table_kind='measured',
+        table_device='measured on Some Device: eager, float32, batch 64, 1 thread',
+        space=SPACE,
+    )
+    return write_report(work_dir, network(), Outcome(**(outcome | changes)))
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    """`report` without the time that pictures take."""
+    monkeypatch.setattr(module, '_draw', lambda *args: None)
+    return partial(report, tmp_path)
+
+
+def line(text, start):
+    return next(line for line in text.splitlines() if line.lstrip().startswith(start))
+
+
+def test_it_says_what_was_found(words):
+    text = words(derived_loss=0.1234)
+    assert network().describe() in text
+    assert f'{network().params():,} parameters' in text
+    assert '0.1234' in line(text, 'Loss')
+
+
+def test_latency_stands_against_budget_and_clock(words):
+    text = words(measured=Timing(0.9801, 0.0098, 300))
+    assert '0.9000 ms' in line(text, 'budget')
+    assert '0.8910 ms' in line(text, 'predicted') and '99.00%' in line(text, 'predicted')
+    for words in ('0.9801 ms', '110.00%', 'median of 300', 'IQR 0.0098 ms (1.0%)'):
+        assert words in line(text, 'measured')
+    assert 'measured on Some Device: eager, float32, batch 64, 1 thread' in text
+
+
+def test_an_estimate_is_called_one(words):
+    assert 'estimated, not measured' in line(words(table_kind='estimated'), 'predicted')
+    assert 'estimated' not in words()
+
+
+def test_a_granule_that_does_not_fit_is_named(words):
+    text = words(predicted_ms=0.85, blocked=('stage1.layer2', 24, 0.0625))
+    assert 'stage1.layer2 to 24 channels' in text.replace('\n', ' ')
+    assert '0.0625 ms' in text and '0.0500 ms' in text
+    assert 'No single granule' not in words()
+
+
+def test_moves_of_repair_are_joined_per_layer(words):
+    moves = [('stage1.layer1', 8, 16), ('stage1.layer2', 32, 24), ('stage1.layer1', 16, 24)]
+    text = words(moves=moves)
+    assert line(text, 'stage1.layer1   ').split()[1:4] == ['8', '->', '24']
+    assert 'Widths moved' not in words()
+
+
+def test_removals_are_listed_with_step_and_probability(words):
+    text = words()
+    assert line(text, '2  stage1.layer1').split() == [
+        *('2', 'stage1.layer1', 'irb_k5', '0.300', 'probability', '<', '0.400')
+    ]
+    layer = line(text, '3  stage1.layer3')
+    assert '0.410' in layer and '+0.0200' in layer and '-0.1230 ms' in layer
+    assert 'choices settled' in line(text, '4  stage1.layer2')
+    assert 'Nothing.' in words(HISTORY[:1])
+
+
+def test_near_ties_are_marked(words):
+    text = words()
+    assert line(text, '4  stage1.layer2').endswith('*') and '* Nearly a tie' in text
+    assert not line(text, '2  stage1.layer1').endswith('*')
+    assert '*' not in words(HISTORY[:2])
+
+
+def test_of_very_many_removals_the_telling_ones_are_listed(words):
+    layers = {f'stage{i}.layer1': BOTH for i in range(60)}
+    gone = [candidate_gone(layer, 0.3) for layer in layers]
+    last = [row(2, dict.fromkeys(layers, ONE), [*gone, LAYER_GONE])]
+    text = words([row(1, layers, chance=0.3), *last])
+    assert '... and 60 more candidates' in text and '2  stage1.layer3' in text
+    assert len(text.splitlines()) < 50
+
+
+def test_the_command_comes_last_and_can_be_copied(tmp_path, words):
+    last = words(train_config='configs/cls/some.py').splitlines()[-1]
+    subnet = tmp_path / 'subnet.json'
+    assert last == (
+        f'python tools/train.py configs/cls/some.py --cfg-options model.backbone.arch={subnet}'
+    )
+
+
+def test_it_fits_any_terminal(tmp_path, words):
+    text = words(
+        blocked=('stage1.layer2', 24, 0.0625),
+        table_device='measured on ' + 'a very long name ' * 10,
+        measured=Timing(12345.9801, 12345.0098, 300),
+    )
+    assert text.isascii()
+    *lines, _ = (line for line in text.splitlines() if str(tmp_path) not in line)
+    assert max(map(len, lines)) <= 100
+
+
+def test_pictures_are_drawn_named_and_handed_out(tmp_path):
+    text = report(tmp_path)
+    assert pictures(tmp_path) == [tmp_path / name for name in PICTURES]
+    assert all(str(path) in text for path in pictures(tmp_path))
+
+
+def test_without_matplotlib_there_is_a_sentence_and_no_picture(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    text = report(tmp_path)
+    assert 'no pictures, since matplotlib cannot be imported' in text
+    assert 'Next: train it' in text
+    assert pictures(tmp_path) == []
+
+
+@pytest.mark.parametrize('history', [None, []])
+def test_without_a_history_the_network_is_drawn(tmp_path, history):
+    text = report(tmp_path, history)
+    assert pictures(tmp_path) == [tmp_path / 'network.png']
+    assert 'no history.jsonl' in text or history == []
+
+
+def test_a_damaged_history_is_an_error_that_names_it(tmp_path):
+    (tmp_path / 'history.jsonl').write_text('{"step": 1')
+    with pytest.raises(SearchError, match='history.jsonl: damaged'):
+        report(tmp_path, None)
