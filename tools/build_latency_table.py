@@ -40,10 +40,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--validate',
         type=at_least(0),
-        default=20,
+        default=30,
         metavar='N',
-        help='random networks measured as a whole: half of them give the overhead of a network, '
-        'the others test the prediction (default: 20; 0 for neither)',
+        help='random networks measured as a whole: on half of them the overhead of a network is '
+        'fitted, on the others the prediction is tested (default: 30; 0 for neither)',
     )
     add_measuring_arguments(parser, DEFAULTS, 'those in `latency` of the config')
     return parser.parse_args()
@@ -98,8 +98,9 @@ def main() -> None:
     print(space_summary(table, space) + '\n')
     if table.validation:
         print(
-            f'{table.validation.describe()}\n(per network {table.network_overhead_ms:+.3f} ms, '
-            f'fitted on {table.validation.fitted_on} other networks)'
+            f'{table.validation.describe()}\n(a network takes {table.network_overhead_ms:+.3f} ms '
+            f'and {table.network_scale:.3f} times the sum of its blocks, fitted on '
+            f'{table.validation.fitted_on} other networks)'
         )
     table.save(path)
     print(f'wrote {path}')

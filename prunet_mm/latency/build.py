@@ -74,7 +74,7 @@ def build_table(
     batch: int = 64,
     threads: int = 1,
     most_widths: int | None = MOST_WIDTHS,
-    validate: int = 20,
+    validate: int = 30,
     protocol: Protocol = PROTOCOL,
     progress: Callable[[float], None] = lambda done: None,
     seed: int = 0,
@@ -93,8 +93,8 @@ def build_table(
         threads: CPU threads.
         most_widths: See `places`.
         validate: Random networks of the space that are timed as a whole, between the others: on
-            one half the overhead per network is fitted, on the other the prediction is tested. 0
-            for neither.
+            one half overhead and scale are fitted, on the other the prediction is tested. Below 4
+            neither is done.
         protocol: How long to measure.
         progress: Gets the part that is done, from 0 to 1.
         seed: Decides the networks.
@@ -174,22 +174,29 @@ def _chains(stages: list[list[Place]], rng: random.Random) -> Iterator[list[Bloc
 
 
 def _validated(table: LatencyTable, specs: list[NetworkSpec], samples: Measurement) -> LatencyTable:
-    """Fits the overhead on the first half of the networks, and tests on the second."""
+    """Fits overhead and scale on the first half of the networks, tests on the second."""
     half = len(specs) // 2
-    if half == 0:
+    if half < 2:  # two numbers are fitted
         return table
-    measured_ms = [samples.timing(index).latency_ms for index in range(len(specs))]
-    predicted_ms = [table.predict_ms(spec) for spec in specs]
-    # Least squares of the relative error.
-    weights = np.divide(1, np.square(measured_ms[:half]))
-    missing_ms = np.subtract(measured_ms, predicted_ms)[:half]
-    overhead_ms = float(np.average(missing_ms, weights=weights))
+    measured_ms = np.array([samples.timing(index).latency_ms for index in range(len(specs))])
+    predicted_ms = np.array([table.predict_ms(spec) for spec in specs])
+    overhead_ms, scale = _fit(predicted_ms[:half], measured_ms[:half])
     validation = Validation(
         fitted_on=half,
-        predicted_ms=[predicted + overhead_ms for predicted in predicted_ms[half:]],
-        measured_ms=measured_ms[half:],
+        predicted_ms=(overhead_ms + scale * predicted_ms[half:]).round(6).tolist(),
+        measured_ms=measured_ms[half:].round(6).tolist(),
     )
-    return table.model_copy(update=dict(network_overhead_ms=overhead_ms, validation=validation))
+    return table.model_copy(
+        update=dict(network_overhead_ms=overhead_ms, network_scale=scale, validation=validation)
+    )
+
+
+def _fit(predicted_ms: np.ndarray, measured_ms: np.ndarray) -> tuple[float, float]:
+    """Overhead in ms and scale with the least squared relative error."""
+    terms = np.stack([np.ones_like(predicted_ms), predicted_ms], axis=1) / measured_ms[:, None]
+    solution, *_ = np.linalg.lstsq(terms, np.ones_like(measured_ms), rcond=None)
+    overhead_ms, scale = solution.round(6).tolist()
+    return overhead_ms, scale
 
 
 class _Pool(dict):

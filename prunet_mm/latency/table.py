@@ -38,6 +38,7 @@ Milliseconds = Annotated[
 Spread = Annotated[
     float, Field(ge=0, allow_inf_nan=False), expecting('a number of milliseconds, 0 or more')
 ]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False), expecting('a positive number')]
 Offset = Annotated[float, Field(allow_inf_nan=False), expecting('a number of milliseconds')]
 
 
@@ -76,7 +77,8 @@ class Validation(Spec):
     """Whole networks, drawn from the space at random: the table's prediction against the clock.
 
     Attributes:
-        fitted_on: Number of *other* networks that ``network_overhead_ms`` was fitted on.
+        fitted_on: Number of *other* networks that the table's ``network_overhead_ms`` and
+            ``network_scale`` were fitted on.
         predicted_ms: The prediction for each network.
         measured_ms: Its measured median, in the same order.
     """
@@ -105,7 +107,8 @@ class LatencyTable(Spec):
 
     The entries are raw medians. What is asked of the table is a view of them that never falls with
     the hidden width (isotonic regression) and is linear between measured widths, so that a search
-    is not drawn to entries that are low by luck. Nothing is extrapolated.
+    is not drawn to entries that are low by luck. Nothing is extrapolated. A network is predicted to
+    take ``network_overhead_ms`` and ``network_scale`` times the sum of its blocks.
 
     Attributes:
         kind: 'measured', or 'estimated' by a model of the device.
@@ -113,7 +116,9 @@ class LatencyTable(Spec):
         batch: Images per pass; all latencies are of a whole batch.
         date: Day of the measurement, YYYY-MM-DD.
         protocol: How it was measured.
-        network_overhead_ms: What a network takes beyond the sum of its blocks.
+        network_overhead_ms: What a network takes, whatever its blocks; below zero where small
+            networks take less than the sum, since they fit into the cache.
+        network_scale: What a block takes inside of a network, relative to its entry.
         validation: How well the table predicts whole networks, where that was measured.
     """
 
@@ -128,13 +133,14 @@ class LatencyTable(Spec):
     date: Name
     protocol: JsonObject
     network_overhead_ms: Offset = 0.0
+    network_scale: Scale = 1.0
     validation: Validation | None = None
     entries: Many[Entry]
     _source: str = PrivateAttr('this latency table')
 
     def __hash__(self) -> int:
-        """Hashes what prediction depends on."""
-        return hash((self.device, self.digest, self.network_overhead_ms))
+        """Hashes device and entries."""
+        return hash((self.device, self.digest))
 
     @model_validator(mode='after')
     def _each_block_once(self) -> LatencyTable:
@@ -217,8 +223,9 @@ class LatencyTable(Spec):
 
     @cached_property
     def digest(self) -> str:
-        """Short SHA-256 of the entries, which tells tables apart."""
-        rows = sorted((*entry.key, entry.latency_ms) for entry in self.entries)
+        """Short SHA-256 of all that a prediction depends on, which tells tables apart."""
+        rows = [self.network_overhead_ms, self.network_scale]
+        rows += sorted((*entry.key, entry.latency_ms) for entry in self.entries)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
     @cached_property
@@ -255,7 +262,7 @@ class LatencyTable(Spec):
         )
 
     def curve_ms(self, key: BlockKey, widths: Sequence[int]) -> np.ndarray:
-        """Latencies of one block at several hidden widths.
+        """Latencies of one block, as `block_ms`, at several hidden widths.
 
         Args:
             key: The block; its own hidden width does not count.
@@ -271,7 +278,7 @@ class LatencyTable(Spec):
         return np.array([self._view(key._replace(hidden=width)) for width in widths])
 
     def block_ms(self, key: BlockKey) -> float:
-        """Latency of one block in ms.
+        """Latency of one block inside of a network in ms.
 
         Raises:
             LatencyTableError: The table does not have it.
@@ -280,7 +287,7 @@ class LatencyTable(Spec):
         return self._view(key)
 
     def predict_ms(self, spec: NetworkSpec) -> float:
-        """Latency of a network in ms: the sum over its blocks, and the overhead.
+        """Latency of a network in ms: the sum over its blocks as `block_ms`, and the overhead.
 
         Raises:
             LatencyTableError: The table does not have all its blocks.
@@ -290,7 +297,7 @@ class LatencyTable(Spec):
         return sum(map(self._view, keys)) + self.network_overhead_ms
 
     def _view(self, key: BlockKey) -> float:
-        return float(np.interp(key.hidden, *self.curves[_curve_key(key)]))
+        return self.network_scale * float(np.interp(key.hidden, *self.curves[_curve_key(key)]))
 
     def describe(self) -> str:
         """What the latencies are, in one line: every place that shows one can say it."""

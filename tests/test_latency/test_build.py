@@ -1,5 +1,6 @@
 import random
 
+import numpy as np
 import pytest
 
 from prunet_mm.latency import LatencyTable
@@ -30,15 +31,20 @@ def test_the_table_says_what_it_is_of(quick_table):
     assert all(entry.samples >= 4 for entry in quick_table.entries)
 
 
-def test_the_overhead_is_tested_on_other_networks_than_it_is_fitted_on(quick_table):
+def test_the_fit_is_tested_on_other_networks(quick_table):
     assert quick_table.validation.fitted_on == 2
     assert len(quick_table.validation.measured_ms) == 2
 
 
-def test_without_validation_there_is_no_overhead(space):
+def test_the_fit_finds_overhead_and_scale():
+    predicted_ms = np.array([1.0, 2.0, 4.0])
+    assert module._fit(predicted_ms, 1.5 * predicted_ms - 0.25) == pytest.approx((-0.25, 1.5))
+
+
+def test_without_validation_nothing_is_fitted(space):
     table, _ = build_table(space, batch=2, validate=0, protocol=QUICK)
     assert table.validation is None
-    assert table.network_overhead_ms == 0.0
+    assert (table.network_overhead_ms, table.network_scale) == (0.0, 1.0)
 
 
 def test_by_default_ends_and_some_widths_between_are_measured():

@@ -24,7 +24,7 @@ def network() -> NetworkSpec:
 
 def test_comes_back_from_a_file_as_it_was(make_table, tmp_path):
     validation = Validation(fitted_on=2, predicted_ms=(1.0, 2.0), measured_ms=(1.1, 1.9))
-    table = make_table(network_overhead_ms=-0.25, validation=validation)
+    table = make_table(network_overhead_ms=-0.25, network_scale=1.1, validation=validation)
     table.save(tmp_path / 'table.json')
     loaded = LatencyTable.load(tmp_path / 'table.json')
     assert loaded.to_dict() == table.to_dict()
@@ -103,14 +103,24 @@ def test_missing_blocks_name_the_file_they_are_missing_from(make_table, irb, tmp
         LatencyTable.load(path).block_ms(irb._replace(act='swish'))
 
 
-def test_a_network_costs_the_sum_of_its_blocks_and_the_overhead(make_table, network):
+def test_a_network_costs_the_scaled_sum_of_its_blocks_and_the_overhead(make_table, network):
     assert make_table().predict_ms(network) == pytest.approx(0.5 + 1.0 + 1.75)
-    assert make_table(network_overhead_ms=0.2).predict_ms(network) == pytest.approx(3.45)
+    fitted = make_table(network_overhead_ms=0.2, network_scale=2.0)
+    assert fitted.predict_ms(network) == pytest.approx(0.2 + 2 * 3.25)
 
 
-def test_the_digest_is_of_the_entries_alone(make_table, irb):
-    assert make_table().digest == make_table(date='2030-01-01').digest
-    assert make_table().digest != make_table({irb: 1.0}).digest
+def test_blocks_are_scaled_so_that_they_still_add_up(make_table, network, irb):
+    table = make_table(network_overhead_ms=0.2, network_scale=2.0)
+    blocks_ms = sum(map(table.block_ms, network.block_keys()))
+    assert table.predict_ms(network) == pytest.approx(0.2 + blocks_ms)
+    assert table.curve_ms(irb, [8, 24]).tolist() == [2.0, 5.0]
+
+
+def test_tables_that_predict_alike_have_one_digest(make_table, irb):
+    digest = make_table().digest
+    assert make_table(date='2030-01-01').digest == digest
+    for other in (make_table({irb: 1.0}), make_table(network_scale=1.1)):
+        assert other.digest != digest
 
 
 def test_an_estimate_says_so(make_table):
@@ -159,6 +169,7 @@ def head(**changes):
         (head(units='s'), 'units: unknown field'),
         (head(kind='guessed'), 'kind: found "guessed", expected "measured" or "estimated"'),
         (head(batch='64'), 'batch: found "64", expected a positive integer'),
+        (head(network_scale=0.0), 'network_scale: found 0.0, expected a positive number'),
         (head(entries=[]), 'entries: found an empty list'),
         (entry(latency_us=3.0), 'entries[1].latency_us: unknown field, perhaps latency_ms'),
         (entry(latency_ms=0.0), 'entries[1].latency_ms: found 0.0, expected a positive number of'),
