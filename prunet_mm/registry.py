@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -15,12 +13,11 @@ def _model_registries() -> list:
     class has to be in both siblings for ``PRUNet``, ``mmpretrain.PRUNet`` and ``mmdet.PRUNet`` to
     resolve under either default scope.
     """
-    registries = [MODELS]
-    if find_spec('mmdet') is not None:
+    try:
         from mmdet.registry import MODELS as MMDET_MODELS
-
-        registries.append(MMDET_MODELS)
-    return registries
+    except ModuleNotFoundError:
+        return [MODELS]
+    return [MODELS, MMDET_MODELS]
 
 
 def register_model(cls: type[nn.Module]) -> type[nn.Module]:

@@ -156,13 +156,13 @@ def load_config(
         ConfigError: The file or one of its bases is missing, does not run, or an option does not
             fit into it.
     """
+    if not Path(path).is_file():
+        raise ConfigError(f'{path}: there is no such config file')
     from mmengine.config import Config
 
     import prunet_mm
 
     prunet_mm.register_all_modules()
-    if not Path(path).is_file():
-        raise ConfigError(f'{path}: there is no such config file')
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, so it can fail in any way
@@ -186,10 +186,11 @@ def _import_ours(cfg: Config) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    # mmengine's own text of a failed import lists sys.path; its cause says what failed.
-    cause = error.__cause__ or error
-    text = ' '.join(f'{cause.args[0] if cause.args else cause}'.split())
-    return f'{type(cause).__name__}: {text}'
+    # What mmengine says of a failed import lists sys.path; the first error says what failed.
+    while isinstance(error, ImportError) and error.__context__:
+        error = error.__context__
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return ' '.join(f'{type(error).__name__}: {text}'.split())
 
 
 def require(cfg: Config, *keys: str) -> None:
@@ -200,11 +201,7 @@ def require(cfg: Config, *keys: str) -> None:
     """
     for key in keys:
         if cfg.get(key) is None:
-            raise ConfigError(f'{cfg.filename}: {key} is missing; is this a config for {_tool()}?')
-
-
-def _tool() -> str:
-    return Path(sys.argv[0]).name
+            raise ConfigError(f'{cfg.filename}: {key} is missing, which {sys.argv[0]} needs')
 
 
 def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:

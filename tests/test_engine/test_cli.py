@@ -1,0 +1,199 @@
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS, Registry
+
+from prunet_mm.engine import cli
+from prunet_mm.errors import ConfigError, DataError, SpecError
+
+
+def failing(error, cause=None):
+    def main():
+        raise error from cause
+
+    return main
+
+
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.run(failing(SpecError('layers[2].kernel: expected an odd number')))
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == 'error: layers[2].kernel: expected an odd number\n'
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.run(failing(KeyboardInterrupt('go on by --resume')))
+    assert exit.value.code == 130
+    assert capsys.readouterr().err == 'go on by --resume\n'
+
+
+@pytest.mark.parametrize('error', [ValueError('x'), KeyError('x'), TypeError('x'), ImportError()])
+def test_a_defect_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        cli.run(failing(error))
+
+
+def test_a_defect_while_bad_input_is_handled_keeps_its_traceback():
+    def main():
+        try:
+            raise SpecError('bad')
+        except SpecError:
+            _ = {}['defect']
+
+    with pytest.raises(KeyError):
+        cli.run(main)
+
+
+def test_what_an_error_was_raised_from_is_found():
+    error = RuntimeError('outer')
+    error.__cause__ = SpecError('inner')
+    assert cli.explain(error) == 'inner'
+
+
+def test_a_wrapper_of_ours_is_preferred_to_what_it_wraps():
+    error = ConfigError('config.py: no such network')
+    error.__cause__ = SpecError('no such network')
+    assert cli.explain(error) == 'config.py: no such network'
+
+
+def test_the_prefix_that_mmengine_puts_before_an_error_is_left_out():
+    error = SpecError('class `PRUNet` in prunet_mm/models/prunet.py: bad kernel')
+    error.__context__ = SpecError('bad kernel')
+    assert cli.explain(error) == 'bad kernel'
+
+
+def test_a_data_workers_traceback_is_left_out():
+    text = (
+        'Caught DataError in worker 0.\nTraceback:\n  line 1\nprunet_mm.errors.DataError: no data'
+    )
+    assert cli.explain(DataError(text)) == 'no data'
+
+
+@pytest.mark.parametrize(
+    ('config', 'sentence'),
+    [
+        (dict(type='Nothing'), 'Nothing is not in the'),
+        (dict(depth=50), 'must contain the key "type"'),
+        (dict(type='Block', widht=3), "unexpected keyword argument 'widht'"),
+    ],
+)
+def test_what_a_registry_cannot_build_is_the_configs_fault(config, sentence):
+    registry = Registry('test')
+    registry.register_module(module=type('Block', (), {'__init__': lambda self, width=1: None}))
+    with pytest.raises((KeyError, TypeError)) as raised:
+        registry.build(config)
+    assert sentence in cli.explain(raised.value)
+    assert '\n' not in cli.explain(raised.value)
+
+
+def test_a_type_error_inside_of_what_was_built_is_a_defect():
+    registry = Registry('test')
+    registry.register_module(name='Broken', module=lambda: len(3))
+    with pytest.raises(TypeError) as raised:
+        registry.build(dict(type='Broken'))
+    assert cli.explain(raised.value) is None
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'my_config.py'
+    path.write_text("optim_wrapper = dict(optimizer=dict(type='SGD', lr=1))\n")
+    return path
+
+
+def test_config_registers_the_package_for_itself_and_for_its_copy(config):
+    cfg = cli.load_config(config)
+    assert cfg.custom_imports['imports'] == ['prunet_mm']
+    assert MODELS.get('mmpretrain.PRUNet')
+
+
+def test_work_dir_of_the_command_line_goes_before_that_of_the_config(config):
+    assert cli.load_config(config).work_dir == 'work_dirs/my_config'
+    options = {'work_dir': 'of_config'}
+    assert cli.load_config(config, options).work_dir == 'of_config'
+    assert cli.load_config(config, options, work_dir='asked_for').work_dir == 'asked_for'
+
+
+def test_options_replace_settings(config):
+    cfg = cli.load_config(config, {'optim_wrapper.optimizer.lr': 2})
+    assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=2)
+
+
+@pytest.mark.parametrize(
+    ('text', 'sentence'),
+    [
+        ('a = undefined', "NameError: name 'undefined'"),
+        ('a = dict(', 'SyntaxError'),
+        ("_base_ = 'no_such_base.py'", 'no_such_base.py'),
+        ("custom_imports = dict(imports=['no_such_module'])", "No module named 'no_such_module'"),
+    ],
+)
+def test_config_that_does_not_run_is_named(config, text, sentence):
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=sentence) as raised:
+        cli.load_config(config)
+    assert str(config) in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_option_that_does_not_fit_is_refused(config):
+    with pytest.raises(ConfigError, match='--cfg-options do not fit'):
+        cli.load_config(config, {'optim_wrapper.optimizer.type.name': 'x'})
+
+
+def test_what_a_command_needs_is_required(config):
+    with pytest.raises(ConfigError, match='my_config.py: model is missing'):
+        cli.require(cli.load_config(config), 'optim_wrapper', 'model')
+
+
+def arguments(*args):
+    parser = cli.config_parser('test')
+    cli.add_training_arguments(parser)
+    return parser.parse_args(['config.py', *args])
+
+
+@pytest.fixture
+def two_wrappers():
+    def wrapper():
+        return dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1))
+
+    return Config(
+        dict(optim_wrapper=dict(constructor='c', weights=wrapper(), architecture=wrapper()))
+    )
+
+
+def test_amp_applies_to_every_wrapper(two_wrappers, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    cli.apply_run_arguments(two_wrappers, arguments('--amp'))
+    wrappers = cli.optim_wrappers(two_wrappers)
+    assert [w.type for w in wrappers] == ['AmpOptimWrapper'] * 2
+    assert [w.loss_scale for w in wrappers] == ['dynamic'] * 2
+
+
+def test_amp_in_the_config_is_refused_without_cuda_too(two_wrappers, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    two_wrappers.optim_wrapper.weights.type = 'AmpOptimWrapper'
+    with pytest.raises(ConfigError, match='CUDA'):
+        cli.apply_run_arguments(two_wrappers, arguments())
+
+
+@pytest.mark.parametrize(
+    ('args', 'resume', 'load_from'),
+    [((), None, None), (('--resume',), True, None), (('--resume', 'a.pth'), True, 'a.pth')],
+)
+def test_resume(two_wrappers, args, resume, load_from):
+    cli.apply_run_arguments(two_wrappers, arguments(*args))
+    assert (two_wrappers.get('resume'), two_wrappers.get('load_from')) == (resume, load_from)
+
+
+def test_launcher_that_did_not_start_the_process_is_refused(two_wrappers, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(ConfigError, match='--launcher pytorch: RANK is not set'):
+        cli.apply_run_arguments(two_wrappers, arguments('--launcher', 'pytorch'))
+
+
+def test_help_needs_no_torch(run_python):
+    result = run_python(
+        '-c', 'import sys, prunet_mm.engine.cli; print({"torch", "mmengine"} & set(sys.modules))'
+    )
+    assert result.stdout.strip() == 'set()', result.stderr

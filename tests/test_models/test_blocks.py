@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+
+from prunet_mm.models import build_block
+from prunet_mm.spec import LayerSpec
+
+
+def layer(op='irb', **fields):
+    defaults = dict(in_channels=8, out_channels=8, kernel=3, stride=1, act='relu', stage=1)
+    return LayerSpec(op=op, hidden=0 if op == 'conv' else 16, **{**defaults, **fields})
+
+
+@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb'])
+@pytest.mark.parametrize('kernel', [3, 5])
+@pytest.mark.parametrize(('stride', 'size'), [(1, 7), (2, 4)])
+def test_output_shape_is_that_of_the_spec(op, kernel, stride, size):
+    spec = layer(op, out_channels=12, kernel=kernel, stride=stride)
+    out = build_block(spec)(torch.rand(2, 8, 7, 7))
+    assert out.shape == (2, 12, size, size)
+    assert spec.block_key(7, 7).out_size == (size, size)
+
+
+@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb'])
+@pytest.mark.parametrize('se', [0, 4])
+def test_parameters_are_those_the_spec_counts(op, se):
+    spec = layer(op, se=0 if op == 'conv' else se, out_channels=12, kernel=5)
+    assert sum(p.numel() for p in build_block(spec).parameters()) == spec.params()
+
+
+@pytest.mark.parametrize('op', ['irb', 'fused_irb'])
+def test_residual_adds_the_input(op):
+    block = build_block(layer(op)).eval()
+    nn.init.zeros_(block.project.conv.weight)
+    x = torch.rand(1, 8, 5, 5)
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize(
+    'fields', [dict(op='irb', stride=2), dict(op='fused_irb', out_channels=16), dict(op='conv')]
+)
+def test_no_residual_across_stride_or_width_or_in_a_conv(fields):
+    block = build_block(layer(**fields)).eval()
+    last = block.conv if fields['op'] == 'conv' else block.project
+    nn.init.zeros_(last.conv.weight)
+    assert block(torch.rand(1, 8, 5, 5)).count_nonzero() == 0
+
+
+def test_irb_equals_its_parts_written_out():
+    block = build_block(layer(act='swish', se=4)).eval()
+    x = torch.rand(2, 8, 5, 5)
+
+    def bn(module, x):
+        return module.bn(module.conv(x))
+
+    hidden = nn.functional.silu(bn(block.expand, x))
+    hidden = nn.functional.silu(bn(block.depthwise, hidden))
+    gate = block.se.expand(nn.functional.silu(block.se.reduce(hidden.mean((2, 3), keepdim=True))))
+    expected = x + bn(block.project, hidden * torch.sigmoid(gate))
+    torch.testing.assert_close(block(x), expected)
+    assert block.depthwise.conv.groups == 16
+
+
+def test_no_activation_behind_the_projection():
+    assert not build_block(layer('irb')).project.with_activation
+    assert not build_block(layer('fused_irb')).project.with_activation
+
+
+def test_norm_defaults_to_the_released_networks_and_can_be_replaced():
+    norm = build_block(layer()).expand.norm
+    assert (norm.eps, norm.momentum) == (1e-3, 0.1)
+    replaced = build_block(layer(), norm_cfg=dict(type='GN', num_groups=4))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in replaced.modules())
