@@ -1,5 +1,7 @@
 _base_ = ['../_base_/search.py', '../_base_/datasets/cifar10.py']
 
+train_config = 'configs/cls/prunet_cifar10.py'  # what trains the network that is found
+
 # A scale for two CPU cores: 32 px, halved by the stem, and a few narrow stages
 space = dict(
     name='cifar10',
@@ -50,7 +52,7 @@ model = dict(
         device='cpu',
         batch=64,
         threads=1,
-        budget_ratio=0.4,
+        budget_ratio=0.3,
     ),
 )
 

@@ -1,5 +1,7 @@
 _base_ = ['../_base_/search.py', '../_base_/datasets/digits.py']
 
+train_config = 'configs/cls/prunet_digits.py'  # what trains the network that is found
+
 space = dict(
     name='digits',
     resolution=8,

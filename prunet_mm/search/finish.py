@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mmcv
+from mmengine.dist import all_reduce_params, is_distributed
 
 from prunet_mm.engine.checkpoint import save_checkpoint_file
 from prunet_mm.latency import LatencyTable
@@ -55,6 +56,8 @@ def finish(runner, batches: int = 20) -> Result:
     supernet.release_widths()
     outcome = settle_widths(model)
     recalibrate(model, data.probe('weights', batches), model.losses)
+    if is_distributed():  # each rank has seen images of its own
+        all_reduce_params([b for b in model.buffers() if b.is_floating_point()], op='mean')
     model.eval()
     loss = model.task_loss(data.probe('architecture', batches))
     spec = supernet.derive(
@@ -112,6 +115,7 @@ def conclude(runner) -> Result:
         blocked=result.repair.blocked,
         moves=result.repair.moves,
         derived_loss=result.loss,
+        train_config=runner.cfg.get('train_config', 'CONFIG'),
     )
     runner.logger.info(write_report(work_dir, result.spec, outcome))
     for path in pictures(work_dir):
