@@ -70,7 +70,6 @@ def finish(runner, batches: int = 20) -> Result:
             seed=runner.seed,
         ),
     )
-    spec.save(Path(runner.work_dir) / SUBNET)
     return Result(spec, outcome, loss)
 
 
@@ -103,6 +102,7 @@ def conclude(runner) -> Result:
     if runner.rank != 0:
         return result
     work_dir, model = Path(runner.work_dir), runner.model
+    result.spec.save(work_dir / SUBNET)
     save_checkpoint_file(dict(state_dict=model.state_dict()), work_dir / 'searched.pth')
     outcome = Outcome(
         budget_ms=model.budget.budget_ms,

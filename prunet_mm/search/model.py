@@ -206,4 +206,6 @@ def is_here(table: LatencyTable, device: str) -> bool:
 def _check_finite(log: dict[str, Tensor]) -> None:
     bad = [name for name, value in log.items() if not math.isfinite(float(value))]
     if bad:
-        raise SearchError(f'The loss is not finite: {bad[0]} = {float(log[bad[0]])}.')
+        # 'loss' and 'total' are sums; the term that spoiled them says more.
+        term = next((name for name in bad if name not in ('loss', 'total')), bad[0])
+        raise SearchError(f'The loss is not finite: {term} = {float(log[term])}.')

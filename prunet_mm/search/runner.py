@@ -10,7 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from prunet_mm.engine.checkpoint import latest_checkpoint
+from prunet_mm.engine.checkpoint import latest_checkpoint, mark_latest
 from prunet_mm.search.finish import conclude
 
 
@@ -35,8 +35,9 @@ class SearchRunner(Runner):
             if marked.exists():
                 # After a search was resumed from an older checkpoint, the highest number is not
                 # the latest; the mark is, but its folder may be gone.
-                path = Path(self.work_dir, Path(marked.read_text().strip()).name)
-                latest = path if path.exists() else latest
+                path = Path(marked.read_text().strip())
+                here = Path(self.work_dir, path.name)
+                latest = next((p for p in (here, path) if p.exists()), latest)
             if latest is None:
                 self.logger.info(
                     f'No checkpoint in {self.work_dir} yet: starting from the beginning.'
@@ -45,6 +46,17 @@ class SearchRunner(Runner):
             else:
                 self._load_from = str(latest)
         super().load_or_resume()
+        if self._resume and self.rank == 0:
+            # Or a search killed before its next checkpoint would go on from another one.
+            mark_latest(self._load_from, self.work_dir)
+
+    def build_param_scheduler(self, scheduler: dict) -> dict:
+        """Build the schedulers; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""
+        built = super().build_param_scheduler(scheduler)
+        # They run from the first step on, while this optimiser rests until the warm-up is over,
+        # which they would take for a mistake: let it count as begun.
+        self.optim_wrapper['architecture'].optimizer._global_step = 0
+        return built
 
     def derive(self, checkpoint: str) -> None:
         """Derive the network from a checkpoint of a search, without searching on.

@@ -23,9 +23,9 @@ class HardenHook(Hook):
         self.at = at
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Harden once, when it is time."""
+        """Harden once, when it is time, after an architecture step."""
         loop, model = runner.train_loop, runner.model
-        if loop.progress < self.at or model.supernet.hardened:
+        if not loop.stepped or loop.progress < self.at or model.supernet.hardened:
             return
         for layer, candidate, probability in model.supernet.harden():
             runner.logger.info(

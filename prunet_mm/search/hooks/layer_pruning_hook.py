@@ -56,12 +56,12 @@ class LayerPruningHook(Hook):
         groups = runner.optim_wrapper['architecture'].param_groups
         rate = next(g for g in groups if g['name'] == 'keep').get('initial_lr')
         rate = rate or next(g for g in groups if g['name'] == 'keep')['lr']
-        # Half: gradients change sign, and learning rates decay.
-        if steps * rate / 2 < 1 - self.threshold:
+        # A quarter: half of the way for gradients that change sign, half for rates that decay.
+        if steps * rate / 4 < 1 - self.threshold:
             raise ConfigError(
                 f'LayerPruningHook: a keep coefficient cannot fall from 1 to {self.threshold} in '
                 f'{steps:.0f} architecture steps at a learning rate of {rate:.2g}; it needs at '
-                f'least {2 * (1 - self.threshold) / steps:.2g} '
+                f'least {4 * (1 - self.threshold) / steps:.2g} '
                 '(optim_wrapper.architecture.paramwise_cfg.keep), or more steps.'
             )
 

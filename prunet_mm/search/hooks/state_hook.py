@@ -36,7 +36,7 @@ class SearchStateHook(Hook):
         """Restore structure and positions.
 
         Raises:
-            CheckpointError: It is no search's checkpoint, or of another budget or table.
+            CheckpointError: It is no search's checkpoint, or of another budget, table or seed.
         """
         search, model = checkpoint.get('search'), runner.model
         weights = checkpoint.get('state_dict', {})
@@ -52,6 +52,12 @@ class SearchStateHook(Hook):
             raise CheckpointError(
                 f'The search in this checkpoint has a budget of {search["budget_ms"]:.4g} ms, not '
                 f'{model.budget.budget_ms:.4g} ms; start a new search for another budget.'
+            )
+        seed = checkpoint['meta'].get('seed')
+        if seed != runner.seed:  # or it would go on with other images than it began with
+            raise CheckpointError(
+                f'The search in this checkpoint has the seed {seed}, not {runner.seed}; go on with '
+                f'--seed {seed}.'
             )
         model.supernet.restore_structure(weights[found[0]])
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
