@@ -57,11 +57,12 @@ def main() -> None:
             'or choose another --work-dir.'
         )
     require_data(cfg.train_dataloader.dataset, cfg.get('data_layout'))
-    runner = SearchRunner.from_cfg(cfg)
-    if args.derive_only:
-        runner.derive(args.derive_only)
-    else:
-        runner.train()
+    with cli.resumable(cfg):
+        runner = SearchRunner.from_cfg(cfg)
+        if args.derive_only:
+            runner.derive(args.derive_only)
+        else:
+            runner.train()
 
 
 if __name__ == '__main__':

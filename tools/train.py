@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from pathlib import Path
 
 try:
     from prunet_mm.engine import cli
@@ -45,13 +43,8 @@ def main() -> None:
     from prunet_mm.engine.checkpoint import use_safe_loading
 
     use_safe_loading()
-    try:
+    with cli.resumable(cfg):
         Runner.from_cfg(cfg).train()
-    except KeyboardInterrupt:
-        if not Path(cfg.work_dir, 'last_checkpoint').exists():
-            raise
-        command = shlex.join([Path(sys.executable).name, *sys.argv])
-        raise KeyboardInterrupt(f'interrupted; to go on: {command} --resume') from None
 
 
 if __name__ == '__main__':

@@ -33,6 +33,11 @@ class AtomicCheckpointHook(CheckpointHook):
         # Before mmengine loads anything, also in a training script other than ours.
         use_safe_loading()
 
+    def after_interrupt(self, runner: Runner) -> None:
+        """Saves the step just done, whatever the interval, for a loop that was told to stop."""
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        self._save_checkpoint_with_step(runner, runner.iter, meta)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = []
         if self.max_keep_ckpts > 0:

@@ -6,10 +6,12 @@ Imports neither torch nor mmengine by itself, so that ``--help`` answers at once
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,25 @@ def run(main: Callable[[], None]) -> None:
         if sentence is None:
             raise
         _exit(f'error: {sentence}', EXIT_BAD_INPUT)
+
+
+@contextlib.contextmanager
+def resumable(cfg: Config) -> Iterator[None]:
+    """Tells whoever presses Ctrl-C the command to go on with, where there is a checkpoint.
+
+    Raises:
+        KeyboardInterrupt: With that sentence.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not Path(cfg.work_dir, 'last_checkpoint').exists():
+            raise
+        path = str(cfg.get('load_from'))
+        resume = {'--resume', path, f'--resume={path}'}
+        argv = [argument for argument in sys.argv if argument not in resume]
+        command = shlex.join([Path(sys.executable).name, *argv, '--resume'])
+        raise KeyboardInterrupt(f'{interrupt or "interrupted"}; to go on: {command}') from None
 
 
 def _exit(line: str, code: int) -> None:

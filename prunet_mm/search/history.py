@@ -20,8 +20,13 @@ class History:
         self._file = path.open('a', encoding='utf-8')
 
     @classmethod
-    def open(cls, work_dir: str | Path, steps: int) -> History:
+    def open(cls, work_dir: str | Path, steps: int, rows: int) -> History:
         """Open the history of a search that has done some steps, cutting the rows beyond them.
+
+        Args:
+            work_dir: Where the file is, or will be.
+            steps: Steps done.
+            rows: Of these, steps on the architecture, each with a row.
 
         Raises:
             SearchError: Rows are damaged or missing.
@@ -38,6 +43,12 @@ class History:
                 if row['step'] > steps:
                     break
                 kept.append(line)
+        if len(kept) != rows:
+            raise SearchError(
+                f'{path} holds {len(kept)} rows up to step {steps}, from where the search is to go '
+                f'on, instead of {rows}: resume from an older checkpoint, or put the {FILE_NAME} '
+                'that belongs to this one there.'
+            )
         write_atomic(path, ''.join(line + '\n' for line in kept))
         return cls(path)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from mmengine.registry import DATASETS, FUNCTIONS, LOOPS
 from mmengine.runner import BaseLoop
 
 from prunet_mm.datasets.streams import build_stream, sample_batch, split_indices
-from prunet_mm.engine.checkpoint import mark_latest
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.search.interrupt import Interrupt
 
@@ -131,6 +129,11 @@ class SearchLoop(BaseLoop):
                 f'train_cfg: warmup_iters={warmup_iters} leaves nothing of '
                 f'max_iters={max_iters} for the architecture.'
             )
+        if architecture_interval < 1:
+            raise ConfigError(
+                f'train_cfg.architecture_interval: found {architecture_interval}, expected 1 or '
+                'more iterations.'
+            )
         if not 0 < architecture_fraction < 1:
             raise ConfigError(
                 f'train_cfg.architecture_fraction: found {architecture_fraction}, expected a '
@@ -176,9 +179,9 @@ class SearchLoop(BaseLoop):
         return min(max((self._iter + 1 - self.warmup_iters) / phase, 0.0), 1.0)
 
     @property
-    def architecture_steps_left(self) -> int:
-        """Architecture steps from here to the end."""
-        return (self._max_iters - max(self._iter, self.warmup_iters)) // self.interval
+    def architecture_steps(self) -> int:
+        """Architecture steps done."""
+        return -(-max(self._iter - self.warmup_iters, 0) // self.interval)
 
     def record(self, event: dict) -> None:
         """Note an event (a removal, a move) for this step's row of the history."""
@@ -231,8 +234,8 @@ class SearchLoop(BaseLoop):
                 outputs |= {f'architecture/{name}': value for name, value in log.items()}
         except SearchError as error:
             raise SearchError(
-                f'Step {self._iter + 1}: {error} The last checkpoint in {runner.work_dir} is '
-                'intact; lower the learning rate and resume from it.'
+                f'Step {self._iter + 1}: {error} Checkpoints of earlier steps in '
+                f'{runner.work_dir} are intact: lower the learning rate and resume.'
             ) from error
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=outputs)
         self._iter += 1
@@ -251,17 +254,9 @@ class SearchLoop(BaseLoop):
             yield batch
 
     def _stop(self) -> None:
-        """Write a checkpoint of the step just done and leave."""
-        meta = dict(epoch=0, iter=self._iter)
-        name = f'iter_{self._iter}.pth'
-        work_dir = self.runner.work_dir
-        self.runner.save_checkpoint(work_dir, name, meta=meta, by_epoch=False)
-        if get_rank() == 0:
-            mark_latest(Path(work_dir, name), work_dir)
-        raise KeyboardInterrupt(
-            f'interrupted after step {self._iter}; checkpoint {name} is in '
-            f'{work_dir}; go on with the same command and --resume'
-        )
+        """Have a checkpoint of the step just done written, and leave."""
+        self.runner.call_hook('after_interrupt')
+        raise KeyboardInterrupt(f'interrupted after step {self._iter}')
 
 
 def _anywhere(asked: bool) -> bool:

@@ -11,7 +11,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from prunet_mm.engine.checkpoint import latest_checkpoint, mark_latest
+from prunet_mm.errors import ConfigError
 from prunet_mm.search.finish import conclude
+from prunet_mm.search.model import ArchitectureSearch
 
 
 @RUNNERS.register_module()
@@ -22,6 +24,20 @@ class SearchRunner(Runner):
     parameter is deleted. :class:`ArchitectureSearch` averages gradients itself; all that is left
     to do here is to let every rank start from the same weights.
     """
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model; see :meth:`mmengine.runner.Runner.build_model`.
+
+        Raises:
+            ConfigError: It is none to search with.
+        """
+        built = super().build_model(model)
+        if not isinstance(built, ArchitectureSearch):
+            raise ConfigError(
+                f'model: found {type(built).__name__}, expected an ArchitectureSearch around it: '
+                'configs/search/ has examples.'
+            )
+        return built
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Move the model to the device; see :meth:`mmengine.runner.Runner.wrap_model`."""

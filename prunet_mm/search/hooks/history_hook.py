@@ -26,8 +26,9 @@ class HistoryHook(Hook):
 
     def before_train(self, runner) -> None:
         """Open the file at the step from which the search goes on."""
+        loop = runner.train_loop
         if runner.rank == 0:
-            self.history = History.open(runner.work_dir, steps=runner.train_loop.iter)
+            self.history = History.open(runner.work_dir, loop.iter, loop.architecture_steps)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Write the row of an architecture step."""
