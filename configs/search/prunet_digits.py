@@ -23,7 +23,7 @@ space = dict(
             depth=3,
             ops=['irb', 'fused_irb'],
             kernels=[3],
-            max_expansion=8,
+            max_expansion=12,
             granularity=8,
         ),
     ],
