@@ -209,7 +209,7 @@ def _draw_facts(axes: Axes, columns: Sequence[Column], facts: dict, bars: float)
 def _draw_latency(axes: Axes, columns: Sequence[Column], table_kind: str) -> None:
     times = [column.latency_ms or 0.0 for column in columns]
     total = sum(times)
-    axes.set_ylabel(f'latency in % of\n{total:.3g} ms ({table_kind})')
+    axes.set_ylabel(f'share of latency\nin % ({table_kind} table)')
     colors = [_color(column) if column.row else PALE for column in columns]
     axes.bar(range(len(columns)), [100 * ms / total for ms in times], 0.72, color=colors)
     axes.margins(y=0.2)

@@ -40,8 +40,8 @@ def plot_widths(history: Sequence[dict], path: str | Path) -> Path:
         candidates.setdefault(layer, []).append(candidate)
     title = 'Hidden widths during the search'
     lead = (
-        'Line: expected hidden width. Band: the two widths between which the Prunode is. '
-        'Above each panel: what was left in the end, of the widest allowed, in channels.'
+        'Line: expected hidden width. Band: the two widths that the Prunode mixes. Above: '
+        'the candidate left and its width, not yet rounded, of the widest allowed, in channels.'
     )
     label = 'hidden width\nin % of the widest allowed'
     with _panels(path, title, lead, label, candidates, trace) as panels:
@@ -161,6 +161,11 @@ def plot_latency(
         upper.set_ylabel(f'latency in ms ({table_kind} table)')
         upper.margins(y=0.12)
         _rug(upper, trace)
+        for text, step in trace.milestones().items():
+            upper.axvline(step, color=INK, linestyle=':', linewidth=1)
+            place = dict(xycoords=('data', 'axes fraction'), textcoords='offset points')
+            look = dict(rotation=90, ha='right', va='bottom', fontsize=7.5)
+            upper.annotate(text, (step, 0.02), xytext=(-2, 0), **place, **look)
         upper.legend(loc='upper left', bbox_to_anchor=(1.01, 1.02), labelspacing=0.9)
         multiplier = [row['multiplier'] for row in trace.rows]
         lower.plot(steps, multiplier, color=OPS['irb'], **_dots(steps))
@@ -221,8 +226,9 @@ def _panels(
     more: dict[str, dict] | None = None,
 ) -> Iterator[dict[str, Axes]]:
     """One small panel per layer, by its name, with common axes and one legend above."""
-    columns = min(max(len(candidates), 1), 4 if len(candidates) <= 24 else 5)
-    lines = max(math.ceil(len(candidates) / columns), 1)
+    count = max(len(candidates), 1)
+    lines = math.ceil(count / (4 if count <= 24 else 5))
+    columns = math.ceil(count / lines)
     handles = _handles(candidates, trace, more or {})
     width = max(2.9 * columns, 11)
     legend_columns = int(width / 1.55)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 REMOVALS = ('candidate', 'hardened', 'layer')
 
@@ -29,14 +30,15 @@ class Trace:
         Args:
             history: All rows of a ``history.jsonl``, at least one.
             points: About how many rows to keep, evenly spaced; the last one and those around
-                removals are kept, too. None for all.
+                removals and milestones are kept, too. None for all.
         """
-        removed, kept = [], {len(history) - 1}
+        removed, kept, before = [], {len(history) - 1}, history[0]
         for index, row in enumerate(history):
             events = [event for event in row['events'] if event['kind'] in REMOVALS]
             removed += [dict(event, step=row['step']) for event in events]
-            if events:
+            if events or bool(row['keep']) != bool(before['keep']):
                 kept |= {max(index - 1, 0), index}
+            before = row
         stride = math.ceil(len(history) / points) if points else 1
         kept |= {*range(0, len(history), stride)}
         return cls([history[index] for index in sorted(kept)], removed)
@@ -57,6 +59,17 @@ class Trace:
             if event['layer'] == layer and event.get('candidate', candidate) == candidate:
                 return event
         return None
+
+    def milestones(self) -> dict[str, int]:
+        """Return the steps at which all layers changed at once, by what happened, in words."""
+        found = {}
+        for before, row in pairwise(self.rows):
+            if row['keep'] and not before['keep']:
+                found['skips open'] = row['step']
+            elif not row['keep'] and any(name in row['probabilities'] for name in before['keep']):
+                found['choices settled'] = row['step']
+        steps = [event['step'] for event in self.removed if event['kind'] == 'hardened']
+        return found | ({'choices settled': min(steps)} if steps else {})
 
     def line(
         self, value: Callable[[dict], float | None], end: dict | None = None

@@ -210,7 +210,7 @@ def test_latencies_say_whether_they_are_measured(drawn, kind):
     spec = space.smallest()
     plot_network(spec, space, 'unused.png', (), [1.0] * len(spec.block_keys()), kind)
     labels = [axes.get_ylabel() for figure in drawn for axes in figure.axes]
-    assert [f'ms ({kind}' in label for label in labels] == [True, False, False, True]
+    assert [f'({kind} table)' in label for label in labels] == [True, False, False, True]
 
 
 def test_latency_names_budget_prediction_and_measurement(drawn):
@@ -260,6 +260,18 @@ def test_bars_are_shares_of_the_widest_allowed(drawn):
 
 def choice(position, width):
     return position, position.candidates[0], width
+
+
+def test_milestones_are_found_without_an_event_for_them():
+    history = search(space_of([2], ops=['irb'], kernels=[3]), 2_000)
+    trace = Trace.of(history, points=10)
+    assert not trace.removed
+    assert trace.milestones() == {'skips open': 1_051, 'choices settled': 1_651}
+
+
+def test_removing_the_last_skippable_layer_settles_nothing():
+    rows = search(space_of([2], ops=['irb'], kernels=[3]), 100, ['stage1.layer2'])
+    assert Trace.of(rows).milestones() == {'skips open': 101}
 
 
 def test_candidates_can_be_told_apart():
