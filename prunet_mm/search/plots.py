@@ -140,7 +140,7 @@ def plot_latency(
     )
     with picture(path, (10, 5.6), title, lead) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        figure.subplots_adjust(left=0.08, right=0.8, top=0.88, bottom=0.09, hspace=0.12)
+        figure.subplots_adjust(left=0.1, right=0.8, top=0.88, bottom=0.09, hspace=0.12)
         _steps_axis(lower, trace, after=0.05)
         expected = [row['expected_ms'] for row in trace.rows]
         upper.plot(steps, expected, color=OPS['irb'], label='expected latency', **_dots(steps))
