@@ -37,8 +37,26 @@ def test_the_fit_is_tested_on_other_networks(quick_table):
 
 
 def test_the_fit_finds_overhead_and_scale():
-    predicted_ms = np.array([1.0, 2.0, 4.0])
-    assert module._fit(predicted_ms, 1.5 * predicted_ms - 0.25) == pytest.approx((-0.25, 1.5))
+    predicted_ms = np.linspace(1, 8, 50)
+    overhead_ms, scale = module._fit(predicted_ms, 1.2 * predicted_ms - 0.25)
+    assert overhead_ms == pytest.approx(-0.25, abs=0.02)
+    assert scale == pytest.approx(1.2, abs=0.01)
+
+
+def test_the_fit_stays_put_without_evidence():
+    overhead_ms, scale = module._fit(np.array([2.0, 2.01]), np.array([2.01, 2.0]))
+    assert abs(overhead_ms) < 0.01
+    assert scale == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize('seed', range(50))
+def test_no_measurement_however_bad_makes_a_table_that_predicts_nothing(seed):
+    rng = np.random.default_rng(seed)
+    predicted_ms, measured_ms = rng.lognormal(sigma=2, size=(2, rng.integers(2, 9)))
+    half = len(measured_ms) // 2
+    overhead_ms, scale = module._fit(predicted_ms, measured_ms[:half])
+    assert scale > 0
+    assert (overhead_ms + scale * predicted_ms > 0).all()
 
 
 def test_without_validation_nothing_is_fitted(space):
