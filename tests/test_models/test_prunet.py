@@ -1,10 +1,11 @@
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from prunet_mm.errors import ConfigError, SpecError
 from prunet_mm.models import PRUNet
-from prunet_mm.spec import NetworkSpec, load_zoo
+from prunet_mm.spec import NetworkSpec, SearchSpace, load_zoo
 
 
 @pytest.fixture
@@ -114,3 +115,9 @@ def test_init_is_kaiming_for_convolutions_and_one_for_norms(arch):
     assert conv.std().item() == pytest.approx(expected, rel=0.2)
     assert net.stage4[0].project.bn.weight.eq(1).all()
     assert net.stage4[0].project.bn.bias.eq(0).all()
+
+
+def test_digits_default_is_one_network_of_the_space_that_the_search_explores(root):
+    space = SearchSpace.from_dict(Config.fromfile(root / 'configs/search/prunet_digits.py').space)
+    default = NetworkSpec.load(root / 'configs/cls/prunet_digits.json')
+    assert space.why_not(default) is None
