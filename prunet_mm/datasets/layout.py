@@ -17,7 +17,7 @@ def require_data(dataset: dict, layout: str | None = None) -> None:
         layout: The config's ``data_layout``: what is expected, in words.
 
     Raises:
-        DataError: A folder is missing.
+        DataError: A folder is missing or empty.
     """
     root = dataset.get('data_root')
     if not root:
@@ -25,6 +25,7 @@ def require_data(dataset: dict, layout: str | None = None) -> None:
     prefix = dataset.get('data_prefix') or ''
     parts = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
     for folder in [Path(root), *(Path(root, part) for part in parts)]:
-        if not folder.is_dir():
+        wrong = 'no folder' if not folder.is_dir() else '' if any(folder.iterdir()) else 'empty'
+        if wrong:
             expected = f'; expected are {layout}' if layout else ''
-            raise DataError(f'The images are missing: {folder} is no folder{expected}; {EMBEDDED}.')
+            raise DataError(f'The images are missing: {folder} is {wrong}{expected}; {EMBEDDED}.')

@@ -18,7 +18,7 @@ from mmengine.registry import DATASETS, FUNCTIONS, LOOPS
 from mmengine.runner import BaseLoop
 
 from prunet_mm.datasets.streams import build_stream, sample_batch, split_indices
-from prunet_mm.errors import ConfigError, SearchError
+from prunet_mm.errors import ConfigError, DataError, SearchError
 from prunet_mm.search.interrupt import Interrupt
 
 STREAMS = ('weights', 'architecture')
@@ -41,9 +41,13 @@ class SearchData:
         architecture_batch_size: int | None,
         seed: int,
     ) -> None:
-        self.dataset = DATASETS.build(config['dataset'])
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
+        try:
+            self.dataset = DATASETS.build(config['dataset'])
+            if hasattr(self.dataset, 'full_init'):
+                self.dataset.full_init()
+        except (OSError, RuntimeError) as error:  # what data sets raise that find no images
+            text = ' '.join(str(error).split())
+            raise DataError(f'train_dataloader.dataset cannot be loaded: {text}') from error
         labels = getattr(self.dataset, 'get_gt_labels', None)
         parts = split_indices(
             labels() if labels else len(self.dataset), architecture_fraction, seed

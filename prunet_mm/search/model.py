@@ -71,7 +71,8 @@ class ArchitectureSearch(BaseModel):
             self.table.predict_ms(self.supernet.space.largest()),
         )
         self.objective = OBJECTIVES.build(
-            dict(objective or dict(type='AugmentedLagrangian')),
+            # in its own scope: mmengine would warn that the config's default scope has none
+            dict(objective or dict(type='AugmentedLagrangian'), _scope_=OBJECTIVES.scope),
             default_args=dict(budget_ms=self.budget.budget_ms),
         )
         self.data_preprocessor = self.architecture.data_preprocessor

@@ -69,9 +69,9 @@ class SearchRunner(Runner):
     def build_param_scheduler(self, scheduler: dict) -> dict:
         """Build the schedulers; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""
         built = super().build_param_scheduler(scheduler)
-        # They run from the first step on, while this optimiser rests until the warm-up is over,
+        # They run from the first step on, while this wrapper rests until the warm-up is over,
         # which they would take for a mistake: let it count as begun.
-        self.optim_wrapper['architecture'].optimizer._global_step = 0
+        self.optim_wrapper['architecture']._global_step = 0
         return built
 
     def derive(self, checkpoint: str) -> None:
