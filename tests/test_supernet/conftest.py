@@ -93,7 +93,7 @@ class StepTable:
 
     def block_ms(self, key):
         steps = math.ceil(key.hidden / 8)
-        return 0.1 + 0.01 * key.in_channels + (0.02 + 0.005 * key.kernel) * steps**1.5
+        return len(key.op) / 100 + 0.01 * key.in_channels + (0.02 + 0.005 * key.kernel) * steps**1.5
 
     def predict_ms(self, spec):
         return 0.25 + sum(map(self.block_ms, spec.block_keys()))

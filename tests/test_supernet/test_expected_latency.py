@@ -1,0 +1,138 @@
+import itertools
+import random
+
+import pytest
+import torch
+
+from prunet_mm.errors import LatencyTableError
+from prunet_mm.supernet import Prunode
+
+
+@pytest.fixture
+def supernet(make_supernet, table):
+    net = make_supernet()
+    net.attach_latency(table)
+    return net
+
+
+def test_every_candidate_gets_the_latencies_of_its_own_blocks(supernet, table):
+    for position in supernet.space.positions():
+        layer = supernet.layers()[position.name]
+        for candidate in position.candidates:
+            for i, width in enumerate(candidate.widths or (0,)):
+                spec = position.layer(candidate, width)
+                key = spec.block_key(position.height, position.width)
+                found = float(layer.candidates[candidate.name].latency_ms[i])
+                assert found == pytest.approx(table.block_ms(key))
+
+
+def settle(supernet, rng):
+    """Make it a single network, chosen at random."""
+    for name, layer in list(supernet.layers().items()):
+        if layer.position.skippable and rng.random() < 0.4:
+            supernet.remove_layer(name)
+            continue
+        for candidate in rng.sample(list(layer.candidates), len(layer.candidates) - 1):
+            layer.remove(candidate)
+        (block,) = layer.candidates.values()
+        if isinstance(block, Prunode):
+            block.fixed_width = rng.choice(block.widths)
+
+
+def test_of_a_single_network_it_is_the_table_s_prediction(make_supernet, table):
+    """Including stem, tail and the network's overhead."""
+    for seed in range(8):
+        supernet = make_supernet()
+        supernet.attach_latency(table)
+        settle(supernet, random.Random(seed))
+        predicted = table.predict_ms(supernet.derive())
+        assert supernet.expected_latency_ms().item() == pytest.approx(predicted, rel=1e-6)
+
+
+def test_it_is_the_mean_over_all_networks_weighted_by_their_probabilities(
+    make_space, make_supernet, table
+):
+    """Independent choices of candidate, of the width in the pair, and of keeping the layer."""
+    space = make_space()
+    space['stages'] = [space['stages'][0], dict(space['stages'][2], depth=2)]
+    supernet = make_supernet(space)
+    supernet.attach_latency(table)
+    supernet.open_skips()
+    rng = random.Random(0)
+    options = []
+    for layer in supernet.layers().values():
+        keep = 1.0
+        if layer.keep is not None:
+            keep = rng.uniform(0.2, 0.9)
+            layer.keep.data.fill_(keep)
+        at, choices = layer.position, [(1 - keep, 0.0)]
+        chances = layer.probabilities().tolist()
+        for candidate, chance in zip(at.candidates, chances, strict=True):
+            block, widths = layer.candidates[candidate.name], [(1.0, 0)]
+            if isinstance(block, Prunode):
+                block.rule.jump(rng.uniform(block.widths[0], block.widths[-1]))
+                lo, hi, r = block.pair()
+                widths = [(1 - r.item(), lo), (r.item(), hi)]
+            for weight, width in widths:
+                key = at.layer(candidate, width).block_key(at.height, at.width)
+                choices.append((keep * chance * weight, table.block_ms(key)))
+        options.append(choices)
+    mean_ms = total = 0.0
+    for network in itertools.product(*options):
+        probability = torch.tensor([p for p, _ in network], dtype=torch.float64).prod().item()
+        mean_ms += probability * (supernet.fixed_ms + sum(ms for _, ms in network))
+        total += probability
+    assert total == pytest.approx(1)
+    assert supernet.expected_latency_ms().item() == pytest.approx(mean_ms)
+
+
+@pytest.mark.parametrize('rule', ['width', 'logits'])
+def test_every_architecture_parameter_gets_a_gradient(make_supernet, table, rule):
+    supernet = make_supernet(rule=dict(type=rule))
+    supernet.attach_latency(table)
+    supernet.set_gap(0.5)  # several steps of the table, so that no pair lies on a plateau
+    supernet.open_skips()
+    supernet.expected_latency_ms().backward()
+    groups = supernet.architecture_parameters()
+    only = [layer.logits for layer in supernet.layers().values() if len(layer.logits) == 1]
+    alone = {id(logit) for logits in only for logit in logits.values()}
+    for parameter in itertools.chain(*groups.values()):
+        assert parameter.grad.isfinite().all()
+        assert (parameter.grad.count_nonzero() == 0) == (id(parameter) in alone)
+    weights = set(supernet.parameters()) - set(itertools.chain(*groups.values()))
+    assert all(weight.grad is None for weight in weights)
+
+
+def test_it_has_no_noise(make_supernet, table):
+    supernet = make_supernet(sampling='gumbel', rule=dict(type='logits')).train()
+    supernet.attach_latency(table)
+    assert len({supernet.expected_latency_ms().item() for _ in range(5)}) == 1
+
+
+def test_the_fastest_network_left_is_what_the_budget_is_checked_against(supernet, table):
+    smallest = table.predict_ms(supernet.space.smallest())
+    assert supernet.fastest_ms() == pytest.approx(smallest, rel=0.05)
+    rng = random.Random(0)
+    drawn = [table.predict_ms(supernet.space.random(rng)) for _ in range(200)]
+    assert supernet.fastest_ms() <= min(drawn)
+
+
+def test_latencies_can_be_attached_after_pruning(make_supernet, table):
+    """As a resumed search does, and one that derives from a checkpoint."""
+    early, late = make_supernet(), make_supernet()
+    late.load_state_dict(early.state_dict())
+    early.attach_latency(table)
+    for supernet in (early, late):
+        supernet.layers()['stage3.layer1'].remove('irb_k5')
+        supernet.remove_layer('stage2.layer3')
+    late.attach_latency(table)
+    assert late.expected_latency_ms() == early.expected_latency_ms()
+
+
+def test_a_missing_block_is_an_error_at_once(make_supernet):
+    class Empty:
+        def require(self, keys):
+            raise LatencyTableError(f'no latency for {len(list(keys))} blocks')
+
+    with pytest.raises(LatencyTableError, match='no latency for'):
+        make_supernet().attach_latency(Empty())

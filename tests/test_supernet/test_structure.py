@@ -1,0 +1,179 @@
+"""What has been pruned stays pruned, through every way of loading a checkpoint."""
+
+import io
+import json
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import load_state_dict as mmengine_load
+
+from prunet_mm.errors import CheckpointError
+from prunet_mm.supernet.supernet import read_structure
+
+
+def torch_load(supernet, state):
+    supernet.load_state_dict(state)
+
+
+loaders = pytest.mark.parametrize('load', [torch_load, mmengine_load], ids=['torch', 'mmengine'])
+rules = pytest.mark.parametrize('rule', ['width', 'logits'])
+
+
+@pytest.fixture
+def make_pruned(make_supernet):
+    """A SuperNet in the middle of a search: blocks and a layer gone, pairs moved, skips open."""
+
+    def make(rule='width'):
+        supernet = make_supernet(rule=dict(type=rule))
+        supernet.set_temperature(0.7)
+        supernet.set_gap(0.25)
+        for i, prunode in enumerate(supernet.prunodes()):
+            prunode.rule.jump(6.0 + i)
+        supernet.layers()['stage2.layer1'].logits['irb_k3'].data.fill_(-5.0)
+        supernet.layers()['stage3.layer1'].logits['irb_k5'].data.fill_(-5.0)
+        assert len(supernet.prune_below(0.1)) == 2
+        supernet.remove_layer('stage2.layer2')
+        supernet.open_skips()
+        supernet.layers()['stage3.layer2'].keep.data.fill_(0.4)
+        return supernet
+
+    return make
+
+
+def through_a_file(supernet):
+    """Its state dict as it comes back from disk, loaded without executing anything."""
+    file = io.BytesIO()
+    torch.save(supernet.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@loaders
+@rules
+def test_a_checkpoint_alone_restores_the_pruned_supernet(make_pruned, make_supernet, load, rule):
+    pruned = make_pruned(rule)
+    fresh = make_supernet(rule=dict(type=rule))
+    load(fresh, through_a_file(pruned))
+    assert {n: list(c.candidates) for n, c in fresh.layers().items()} == {
+        n: list(c.candidates) for n, c in pruned.layers().items()
+    }
+    assert 'stage2.layer2' not in fresh.layers()
+    assert fresh.skip_open
+    assert [p.pair() for p in fresh.prunodes()] == [p.pair() for p in pruned.prunodes()]
+    assert fresh.derive() == pruned.derive()
+    assert fresh.expected_latency_ms() == pruned.expected_latency_ms()
+    x = torch.randn(4, 3, 8, 8)
+    assert torch.equal(fresh.eval()(x)[0], pruned.eval()(x)[0])
+    again, state = fresh.state_dict(), pruned.state_dict()
+    assert list(again) == list(state)
+    assert all(torch.equal(again[key], state[key]) for key in state)
+
+
+@loaders
+def test_hardening_and_temperature_are_restored(make_pruned, make_supernet, load):
+    pruned, fresh = make_pruned('logits'), make_supernet(rule=dict(type='logits'))
+    pruned.harden()
+    pruned.set_temperature(0.3)
+    load(fresh, through_a_file(pruned))
+    assert fresh.hardened
+    assert not fresh.skip_open
+    assert {layer.temperature for layer in fresh.layers().values()} == {0.3}
+    assert {prunode.rule.temperature for prunode in fresh.prunodes()} == {0.3}
+
+
+@loaders
+def test_it_is_restored_inside_a_larger_model(make_pruned, make_supernet, load):
+    pruned = torch.nn.Sequential(make_pruned(), torch.nn.Identity())
+    fresh = torch.nn.Sequential(make_supernet(), torch.nn.Identity())
+    load(fresh, pruned.state_dict())
+    assert 'stage2.layer2' not in fresh[0].layers()
+
+
+def test_what_is_removed_is_gone_from_the_state_dict(make_supernet):
+    supernet = make_supernet()
+    before = set(supernet.state_dict())
+    supernet.layers()['stage3.layer1'].remove('irb_k5')
+    supernet.remove_layer('stage2.layer3')
+    gone = before - set(supernet.state_dict())
+    assert gone == {
+        key
+        for key in before
+        if key.startswith(('stage3.layer1.candidates.irb_k5.', 'stage2.layer3.'))
+        or key == 'stage3.layer1.logits.irb_k5'
+    }
+    assert not gone & {name for name, _ in supernet.named_parameters()}
+
+
+@loaders
+def test_a_further_pruned_checkpoint_prunes_further(make_pruned, make_supernet, load):
+    """One SuperNet may load checkpoints one after another, as long as less and less is left."""
+    fresh, pruned = make_supernet(), make_pruned()
+    load(fresh, pruned.state_dict())
+    pruned.remove_layer('stage1.layer2')
+    load(fresh, pruned.state_dict())
+    assert set(fresh.layers()) == set(pruned.layers())
+
+
+@loaders
+@pytest.mark.parametrize('what', ['candidate', 'layer'])
+def test_what_was_pruned_never_comes_back(make_supernet, load, what):
+    """A checkpoint from before the removal is refused, and nothing is loaded from it."""
+    supernet = make_supernet()
+    earlier = make_supernet().state_dict()
+    if what == 'candidate':
+        supernet.layers()['stage3.layer1'].remove('irb_k5')
+    else:
+        supernet.remove_layer('stage3.layer2')
+    weight = supernet.stem[0].conv.conv.weight.clone()
+    with pytest.raises(CheckpointError, match=r'stage3.layer[12]'):
+        load(supernet, earlier)
+    assert torch.equal(supernet.stem[0].conv.conv.weight, weight)
+
+
+@loaders
+def test_a_checkpoint_of_another_space_or_rule_is_refused(make_space, make_supernet, load):
+    supernet = make_supernet()
+    for other in (
+        make_supernet(make_space(max_expansion=8)),
+        make_supernet(make_space(kernels=[3])),
+        make_supernet(rule=dict(type='logits')),
+    ):
+        with pytest.raises(CheckpointError, match='search space or walking rule'):
+            load(supernet, other.state_dict())
+
+
+@loaders
+def test_options_of_the_rule_may_change_between_checkpoint_and_config(make_supernet, load):
+    """They are no state; a search may go on with another margin."""
+    saved = make_supernet(rule=dict(type='logits'))
+    fresh = make_supernet(rule=dict(type='logits', margin=0.25, interval=12))
+    saved.remove_layer('stage3.layer2')
+    load(fresh, saved.state_dict())
+    assert 'stage3.layer2' not in fresh.layers()
+    assert next(fresh.prunodes()).rule.margin == 0.25
+
+
+def test_a_damaged_record_is_refused_in_a_sentence(make_supernet):
+    supernet = make_supernet()
+    state = supernet.state_dict()
+    for damaged in (state['structure'][:-5], torch.tensor([255, 0], dtype=torch.uint8)):
+        with pytest.raises(CheckpointError, match='damaged'):
+            make_supernet().load_state_dict({**state, 'structure': damaged})
+
+
+def test_the_record_follows_every_change(make_supernet):
+    supernet = make_supernet()
+
+    def recorded():
+        return read_structure(supernet.state_dict()['structure'])
+
+    assert set(recorded()['layers']) == {p.name for p in supernet.space.positions()}
+    supernet.open_skips()
+    assert recorded()['skip_open'] == [p.name for p in supernet.space.positions() if p.skippable]
+    supernet.remove_layer('stage2.layer3')
+    assert 'stage2.layer3' not in recorded()['layers']
+    supernet.harden()
+    assert recorded()['hardened']
+    assert recorded()['skip_open'] == []
+    assert all(len(candidates) == 1 for candidates in recorded()['layers'].values())
+    assert recorded()['space'] == json.loads(json.dumps(supernet.space.to_dict()))

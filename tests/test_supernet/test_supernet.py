@@ -1,0 +1,282 @@
+import random
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from prunet_mm.errors import ConfigError, SpecError
+from prunet_mm.models.blocks import build_block
+from prunet_mm.supernet import Prunode, SuperNet
+
+
+@pytest.fixture
+def x():
+    return torch.randn(6, 3, 8, 8)
+
+
+def test_it_is_built_by_name_and_returns_the_stages_asked_for(make_space, x):
+    supernet = MODELS.build(dict(type='SuperNet', space=make_space(), out_indices=(1, 2, 3)))
+    assert [tuple(out.shape) for out in supernet(x)] == [(6, 4, 8, 8), (6, 8, 4, 4), (6, 8, 2, 2)]
+    (last,) = SuperNet(make_space())(x)
+    assert last.shape == (6, 8, 2, 2)
+
+
+def test_it_holds_every_candidate_of_every_position(make_supernet):
+    supernet = make_supernet()
+    found = {name: list(layer.candidates) for name, layer in supernet.layers().items()}
+    positions = supernet.space.positions()
+    assert found == {p.name: [c.name for c in p.candidates] for p in positions}
+    assert len(list(supernet.prunodes())) == 3 * 2 + 2 * 2
+
+
+def test_architecture_parameters_are_those_of_widths_logits_and_keep(make_supernet):
+    for rule, widths in (('width', 10), ('logits', 10)):
+        groups = make_supernet(rule=dict(type=rule)).architecture_parameters()
+        assert {name: len(group) for name, group in groups.items()} == dict(
+            widths=widths, logits=2 + 6 + 4, keep=4
+        )
+        assert len({id(p) for group in groups.values() for p in group}) == 16 + widths
+
+
+def test_searched_are_widths_only_while_they_walk_and_keeps_only_with_open_skips(make_supernet):
+    supernet = make_supernet()
+    groups = {k: {id(p) for p in v} for k, v in supernet.architecture_parameters().items()}
+
+    def searched():
+        return {id(p) for p in supernet.searched_parameters()}
+
+    assert searched() == groups['logits']
+    supernet.walking = True
+    assert searched() == groups['logits'] | groups['widths']
+    supernet.open_skips()
+    assert searched() == groups['logits'] | groups['widths'] | groups['keep']
+    supernet.harden()
+    assert not searched() & groups['keep']
+
+
+# What it becomes
+
+
+def test_it_derives_networks_of_its_space_and_nothing_else(make_supernet):
+    for seed in range(10):
+        torch.manual_seed(seed)
+        rng = random.Random(seed)
+        supernet = make_supernet()
+        for prunode in supernet.prunodes():
+            prunode.rule.jump(rng.uniform(prunode.widths[0], prunode.widths[-1]))
+        for name in ('stage1.layer2', 'stage2.layer2', 'stage2.layer3', 'stage3.layer2'):
+            if rng.random() < 0.5:
+                supernet.remove_layer(name)
+        spec = supernet.derive(name='mine', provenance=dict(budget_ms=1.0))
+        assert supernet.space.contains(spec)
+        assert (spec.name, spec.provenance) == ('mine', dict(budget_ms=1.0))
+        assert len(spec.layers) == len(supernet.layers())
+
+
+def test_it_derives_the_most_probable_candidates_at_their_nearest_widths(make_supernet):
+    supernet = make_supernet()
+    layer = supernet.layers()['stage3.layer1']
+    layer.logits['irb_k5'].data.fill_(9.0)
+    layer.candidates['irb_k5'].rule.jump(21.0)
+    derived = supernet.derive().layers[5]
+    assert (derived.op, derived.kernel, derived.hidden) == ('irb', 5, 20)
+    assert ('stage3.layer1', 'irb_k5', 20, 21.0) in supernet.choices()
+    assert supernet.derive(widths={'stage3.layer1': 8}).layers[5].hidden == 8
+
+
+def test_hardened_at_fixed_widths_it_computes_the_derived_network(make_supernet, x):
+    supernet = make_supernet().eval()
+    supernet.remove_layer('stage2.layer2')
+    supernet.harden()
+    for prunode in supernet.prunodes():
+        prunode.fixed_width = prunode.nearest_width()
+    spec = supernet.derive()
+    h = supernet.stem(x)
+    for spec_layer, layer in zip(spec.layers, supernet.layers().values(), strict=True):
+        (candidate,) = layer.candidates.values()
+        block = build_block(spec_layer).eval()
+        full = candidate.block.state_dict()
+        shapes = {name: tensor.shape for name, tensor in block.state_dict().items()}
+        block.load_state_dict({n: full[n][tuple(map(slice, s))] for n, s in shapes.items()})
+        h = block(h)
+    torch.testing.assert_close(supernet(x)[0], h, rtol=1e-4, atol=1e-4)
+
+
+def test_hardening_leaves_one_candidate_and_no_skip(make_supernet, x):
+    supernet = make_supernet()
+    best = {name: layer.best() for name, layer in supernet.layers().items()}
+    supernet.open_skips()
+    for layer in supernet.layers().values():
+        if layer.keep is not None:
+            layer.keep.data.fill_(0.6)
+    removed = supernet.harden()
+    assert {n: list(layer.candidates) for n, layer in supernet.layers().items()} == {
+        name: [candidate] for name, candidate in best.items()
+    }
+    assert [name for name, _, _ in removed] == [n for n in best if n[5] in '23']
+    assert supernet.hardened
+    assert not supernet.skip_open
+    layer = supernet.layers()['stage3.layer2'].eval()
+    h = torch.randn(2, 8, 2, 2)
+    torch.testing.assert_close(layer(h), layer.candidates[best['stage3.layer2']](h))
+
+
+def test_hardening_settles_exact_ties(make_space):
+    """As at the start, when no candidate is better than another."""
+    supernet = SuperNet(make_space())
+    supernet.harden()
+    assert all(len(layer.candidates) == 1 for layer in supernet.layers().values())
+
+
+# Warm-up
+
+
+def test_warm_up_draws_a_width_for_every_prunode_and_gives_it_back(make_supernet):
+    supernet = make_supernet()
+    start = [prunode.pair() for prunode in supernet.prunodes()]
+    drawn = set()
+    for seed in range(200):
+        supernet.draw_widths(random.Random(seed))
+        for prunode in supernet.prunodes():
+            lo, hi, r = prunode.pair()
+            assert r is None and lo == hi and lo in prunode.widths
+            drawn.add((id(prunode), lo))
+    assert drawn == {(id(p), width) for p in supernet.prunodes() for width in p.widths}
+    supernet.draw_widths(random.Random(0))
+    again = [p.fixed_width for p in supernet.prunodes()]
+    supernet.draw_widths(random.Random(0))
+    assert [p.fixed_width for p in supernet.prunodes()] == again
+    supernet.release_widths()
+    assert [prunode.pair() for prunode in supernet.prunodes()] == start
+
+
+# Layers
+
+
+def test_a_removed_layer_passes_its_input_on(make_supernet, x):
+    supernet = make_supernet(out_indices=(1,)).eval()
+    supernet.remove_layer('stage1.layer2')
+    first = supernet.layers()['stage1.layer1']
+    torch.testing.assert_close(supernet(x)[0], first(supernet.stem(x)))
+
+
+def test_the_first_layer_of_a_stage_cannot_be_removed(make_supernet):
+    with pytest.raises(ValueError, match='stage2.layer1'):
+        make_supernet().remove_layer('stage2.layer1')
+
+
+def test_keep_coefficients_stay_above_zero_and_at_most_one(make_supernet):
+    supernet = make_supernet()
+    keeps = supernet.architecture_parameters()['keep']
+    for keep, value in zip(keeps, [-0.5, 0.4, 1.7, 0.0], strict=True):
+        keep.data.fill_(value)
+    supernet.clamp_keeps()
+    assert [round(float(keep.detach()), 3) for keep in keeps] == [0.001, 0.4, 1.0, 0.001]
+
+
+@pytest.mark.parametrize('threshold', [0.5, 0.1])
+def test_keep_coefficients_can_reach_their_threshold(make_supernet, threshold):
+    """With the default optimiser of a search, pushed by a latency that is too high."""
+    supernet = make_supernet()
+    supernet.open_skips()
+    for module in supernet.modules():
+        if hasattr(module, 'latency_ms'):
+            module.latency_ms.fill_(1.0)
+    keeps = supernet.architecture_parameters()['keep']
+    optimizer = torch.optim.Adam(keeps, lr=0.02, betas=(0.5, 0.95))
+    for _ in range(60):
+        optimizer.zero_grad()
+        supernet.expected_latency_ms().backward()
+        optimizer.step()
+        supernet.clamp_keeps()
+    assert all(keep < threshold for keep in keeps)
+
+
+# Memory and precision
+
+
+@pytest.mark.parametrize('sampling', ['softmax', 'gumbel'])
+@pytest.mark.parametrize('rule', ['width', 'logits'])
+def test_activation_checkpointing_changes_nothing(make_space, make_supernet, x, sampling, rule):
+    nets = [
+        make_supernet(sampling=sampling, rule=dict(type=rule), out_indices=(2, 3), with_cp=with_cp)
+        for with_cp in (False, True)
+    ]
+    nets[1].load_state_dict(nets[0].state_dict())
+    outs = []
+    for net in nets:
+        net.train().open_skips()
+        torch.manual_seed(3)
+        outs.append(net(x))
+        sum(out.square().mean() for out in outs[-1]).backward()
+    plain, saving = nets
+    for a, b in zip(*outs, strict=True):
+        torch.testing.assert_close(a, b)
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, msg=name)
+    for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)  # statistics are recorded once, not twice
+
+
+def test_activation_checkpointing_saves_memory(make_supernet, x):
+    def kept(net):
+        sizes = []
+
+        def pack(tensor):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            net(x)
+        return sum(sizes)
+
+    assert kept(make_supernet(with_cp=True)) < kept(make_supernet()) / 3
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_it_trains_under_autocast(make_supernet, x, with_cp):
+    supernet = make_supernet(with_cp=with_cp).train()
+    supernet.open_skips()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        (out,) = supernet(x)
+    assert out.dtype == torch.bfloat16
+    out.float().square().mean().backward()
+    gradients = [p.grad for p in supernet.parameters()]
+    assert sum(g is not None for g in gradients) == len(gradients) - 2  # layers with one candidate
+    assert all(g.isfinite().all() and g.dtype == torch.float32 for g in gradients if g is not None)
+    with torch.no_grad():
+        torch.testing.assert_close(out.float(), supernet(x)[0], rtol=0.2, atol=0.2)
+
+
+# Bad options
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(rule=dict(type='widht')), ['backbone.rule.type', 'widht', 'logits']),
+        (dict(rule=dict(type='logits', marign=0.1)), ['backbone.rule', 'marign', 'margin']),
+        (dict(sampling='argmax'), ['backbone.sampling', 'argmax', 'gumbel']),
+        (dict(norm_cfg=dict(type='GN', num_groups=4)), ['backbone.norm_cfg', 'GN', 'BN']),
+        (dict(out_indices=(0,)), ['backbone.out_indices', '(0,)', '1 to 3']),
+        (dict(out_indices=(4,)), ['backbone.out_indices', '(4,)', '1 to 3']),
+    ],
+)
+def test_bad_options_are_refused_in_a_sentence(make_space, options, words):
+    with pytest.raises(ConfigError) as error:
+        SuperNet(make_space(), **options)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_bad_rule_is_refused_even_where_no_layer_has_widths(make_space):
+    space = dict(make_space(), stages=make_space()['stages'][:1])
+    assert not any(isinstance(m, Prunode) for m in SuperNet(space).modules())
+    with pytest.raises(ConfigError):
+        SuperNet(space, rule=dict(type='widht'))
+
+
+def test_an_impossible_space_is_refused(make_space):
+    with pytest.raises(SpecError, match='max_expansion'):
+        SuperNet(make_space(granularity=64))
