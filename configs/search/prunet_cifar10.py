@@ -52,8 +52,11 @@ model = dict(
         device='cpu',
         batch=64,
         threads=1,
-        budget_ratio=0.3,
+        budget_ratio=0.2,
     ),
 )
 
 train_cfg = dict(max_iters=1600, warmup_iters=400, architecture_batch_size=128)
+
+# so little work per layer that a second thread waits more than it computes
+torch_threads = 1

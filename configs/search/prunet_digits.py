@@ -44,3 +44,6 @@ model = dict(
 )
 
 train_cfg = dict(max_iters=500, warmup_iters=100, architecture_batch_size=128)
+
+# so little work per layer that a second thread waits more than it computes
+torch_threads = 1
