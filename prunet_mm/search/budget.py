@@ -130,6 +130,7 @@ def repair(rows: list[Row], fixed_ms: float, budget_ms: float, share: float = 0.
         SearchError: Even the narrowest widths exceed the budget.
     """
     moves = []
+    rounding_ms = 1e-12 * budget_ms  # of sums; a budget of all that there is must fit itself
 
     def total() -> float:
         return fixed_ms + sum(row.cost_ms for row in rows)
@@ -143,7 +144,7 @@ def repair(rows: list[Row], fixed_ms: float, budget_ms: float, share: float = 0.
     for row in rows:
         if row.up() is not None and row.costs_ms[row.up()] <= row.cost_ms:
             move(row, row.up())
-    while total() > budget_ms:
+    while total() > budget_ms + rounding_ms:
         able = [row for row in rows if row.down() is not None]
         if not able:
             raise SearchError(
@@ -154,7 +155,7 @@ def repair(rows: list[Row], fixed_ms: float, budget_ms: float, share: float = 0.
         move(row, row.down())
     blocked = None
     while total() < share * budget_ms:
-        room = budget_ms - total()
+        room = budget_ms - total() + rounding_ms
         growable = [row for row in rows if row.up() is not None]
         fitting = [row for row in growable if row.costs_ms[row.up()] - row.cost_ms <= room]
         if fitting:
