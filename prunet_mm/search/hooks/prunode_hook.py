@@ -32,24 +32,26 @@ class PrunodeHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Narrow the pairs."""
-        void = runner.model.supernet.set_gap(self.gap(runner.train_loop.progress))
+        supernet = runner.model.supernet
+        void = supernet.set_gap(self.gap(runner.train_loop.progress))
         reset_state(runner.optim_wrapper['architecture'].optimizer, void)
+        self._before = _pairs(supernet)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Walk, after an architecture step; a pair that was moved is logged."""
         loop, supernet = runner.train_loop, runner.model.supernet
         if not loop.stepped:
             return
-        before = _pairs(supernet)
         reset_state(runner.optim_wrapper['architecture'].optimizer, supernet.walk())
         for name, (lo, hi) in _pairs(supernet).items():
-            if (lo, hi) != before[name]:
-                loop.record(dict(kind='move', candidate=name, old=list(before[name]), new=[lo, hi]))
+            old = self._before[name]
+            if (lo, hi) != old:
+                loop.record(dict(kind='move', candidate=name, old=list(old), new=[lo, hi]))
 
 
 def _pairs(supernet) -> dict[str, tuple[int, int]]:
     return {
-        f'{layer_name}.{name}': block.pair()[:2]
+        f'{layer_name}.{name}': block.rule.pair()[:2]
         for layer_name, layer in supernet.layers().items()
         for name, block in layer.candidates.items()
         if getattr(block, 'rule', None)

@@ -1,0 +1,228 @@
+"""A search that comes to its end in seconds: 8 px digits, four layers, every tier acting."""
+
+import copy
+import functools
+import itertools
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import runner as mmengine_runner
+
+from prunet_mm import register_all_modules
+from prunet_mm.engine import cli
+from prunet_mm.latency import LatencyTable
+from prunet_mm.spec import SearchSpace
+
+register_all_modules()
+
+SPACE = dict(
+    name='tiny',
+    resolution=8,
+    in_channels=1,
+    stem=dict(out_channels=8, kernel=3, stride=1, act='relu'),
+    stages=[
+        dict(
+            width=8,
+            stride=2,
+            depth=2,
+            ops=['irb', 'fused_irb'],
+            kernels=[3],
+            max_expansion=4,
+            granularity=8,
+        ),
+        dict(
+            width=16,
+            stride=2,
+            depth=2,
+            ops=['irb'],
+            kernels=[3, 5],
+            max_expansion=4,
+            granularity=8,
+        ),
+    ],
+    tail=dict(num_classes=10),
+)
+
+NUMBERS = itertools.count()
+
+HOOKS = dict(
+    SearchStateHook={},
+    TemperatureHook={},
+    PrunodeHook={},
+    BlockPruningHook={},
+    LayerPruningHook=dict(threshold=0.95, begin=0.2, interval=2, probes=1),
+    HardenHook={},
+    HistoryHook={},
+    DeriveHook={},
+)
+
+OPTIONS = dict(
+    model=dict(
+        type='ArchitectureSearch',
+        architecture=dict(
+            type='ImageClassifier',
+            backbone=dict(type='SuperNet'),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=10, in_channels=16),
+        ),
+        latency=dict(budget_ratio=0.45),
+    ),
+    train_dataloader=dict(batch_size=16, dataset=dict(serialize_data=False)),
+    train_cfg=dict(max_iters=30, warmup_iters=5, architecture_batch_size=16),
+    # steep, so that there is something to prune after so few steps
+    optim_wrapper=dict(architecture=dict(optimizer=dict(lr=0.1))),
+    default_hooks=dict(checkpoint=dict(interval=5), logger=dict(interval=5)),
+    visualizer=dict(vis_backends=[dict(type='LocalVisBackend')]),
+    log_level='WARNING',
+)
+
+
+def _synthetic_ms(key):
+    """A block's latency: a launch, and what grows with its multiply-adds."""
+    pixels = (key.height // key.stride) * (key.width // key.stride)
+    channels = (key.hidden or key.out_channels) * (2 if key.op == 'fused_irb' else 1)
+    return 0.01 + 3e-5 * pixels * key.kernel * channels
+
+
+@pytest.fixture
+def space():
+    return copy.deepcopy(SPACE)
+
+
+@pytest.fixture
+def make_table():
+    """Build a table of all blocks of a space but the last few, on a device that is not here."""
+
+    def make(space=SPACE, without_last=0, **fields):
+        keys = SearchSpace.from_dict(space).block_keys()
+        entries = [
+            dict(key._asdict(), latency_ms=_synthetic_ms(key), iqr_ms=0.0, samples=3)
+            for key in keys[: len(keys) - without_last]
+        ]
+        known = dict(
+            schema_version=1,
+            kind='measured',
+            device='a device far away',
+            backend='eager',
+            dtype='float32',
+            batch=1,
+            threads=1,
+            software={},
+            date='2026-01-01',
+            protocol={},
+        )
+        return LatencyTable.from_dict(known | dict(entries=entries) | fields)
+
+    return make
+
+
+@pytest.fixture
+def tiny_config(root, tmp_path, make_table):
+    """Write the config of the tiny search and its table; returns the config's path.
+
+    Options are given as to ``--cfg-options``, hooks by their type, with None for one to leave out.
+    """
+
+    def write(options=(), space=SPACE, table=None, hooks=()):
+        path = tmp_path / 'table.json'
+        (table or make_table(space)).save(path)
+        cfg = Config(copy.deepcopy(OPTIONS))
+        cfg.model.architecture.backbone.space = copy.deepcopy(space)
+        cfg.model.latency.table = str(path)
+        cfg.custom_hooks = [
+            dict(type=name, **settings)
+            for name, settings in (HOOKS | dict(hooks)).items()
+            if settings is not None
+        ]
+        cfg.merge_from_dict(dict(options))
+        bases = [f'{root}/configs/_base_/{name}.py' for name in ('search', 'datasets/digits')]
+        text = ''.join(f'{name} = {value!r}\n' for name, value in cfg.to_dict().items())
+        config = tmp_path / 'tiny.py'
+        config.write_text(f'_base_ = {bases}\n{text}')
+        return config
+
+    return write
+
+
+@functools.cache
+def _digits():
+    from sklearn.datasets import load_digits
+
+    return load_digits()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out what takes most of the time of a tiny search and is tested elsewhere."""
+    from prunet_mm.search import finish
+
+    digits = _digits()
+    monkeypatch.setattr('sklearn.datasets.load_digits', lambda: digits)
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    monkeypatch.setattr(mmengine_runner, 'collect_env', dict)
+    monkeypatch.setattr(finish, 'write_report', lambda *_: '')
+    monkeypatch.setattr(finish, 'pictures', lambda _: [])
+
+
+@pytest.fixture
+def make_search(quick, tiny_config, tmp_path):
+    """Build the runner of a tiny search, in this process; arguments as of `tiny_config`."""
+    from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.search import SearchRunner
+
+    use_safe_loading()
+
+    def make(options=(), work_dir='work', resume=None, **config):
+        cfg = cli.load_config(tiny_config(options, **config), work_dir=str(tmp_path / work_dir))
+        for part in ('val', 'test'):
+            for key in ('cfg', 'dataloader', 'evaluator'):
+                cfg[f'{part}_{key}'] = None
+        cfg.resume, cfg.load_from = resume is not None, None if resume in (None, 'auto') else resume
+        cfg.experiment_name = f'search {next(NUMBERS)}'  # mmengine finds globals by this name
+        return SearchRunner.from_cfg(cfg)
+
+    return make
+
+
+@pytest.fixture
+def make_lone_search(make_search):
+    """Build a tiny search with no other hooks than these and the history; else as `make_search`."""
+
+    def make(hooks, *args, **kwargs):
+        others = dict.fromkeys(HOOKS) | dict(HistoryHook={})
+        return make_search(*args, hooks=others | hooks, **kwargs)
+
+    return make
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Collect what is logged with level INFO; call it with a runner before it runs."""
+
+    def collect(runner):
+        lines = []
+        monkeypatch.setattr(runner.logger, 'info', lines.append)
+        return lines
+
+    return collect
+
+
+@pytest.fixture
+def history(tmp_path):
+    """Read the rows of a history."""
+
+    def read(work_dir='work'):
+        text = (tmp_path / work_dir / 'history.jsonl').read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    return read
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,113 @@
+import math
+
+import pytest
+
+from prunet_mm.errors import ConfigError
+
+STEPS = {'train_cfg.max_iters': 25}  # of which 5 warm up
+# Nothing but latency counts, so every gradient on a keep coefficient has the same sign.
+LATENCY_ALONE = {'model.objective': dict(type='FixedWeight', weight=1e6)}
+SKIPPABLE = {'stage1.layer2', 'stage2.layer2'}
+
+
+def hook(**options):
+    return dict(LayerPruningHook=dict(begin=0.2, end=0.8, threshold=0.7, interval=2) | options)
+
+
+def without_them_the_loss_is(model, loss, monkeypatch):
+    """Let the loss be 1 with all layers, and this without the layer that is tested."""
+
+    def task_loss(_):
+        keeps = model.supernet.architecture_parameters()['keep']
+        return loss if any(float(keep) == 0 for keep in keeps) else 1.0
+
+    monkeypatch.setattr(model, 'task_loss', task_loss)
+
+
+def test_removes_layers_whose_test_agrees(make_lone_search, history, log, monkeypatch):
+    runner = make_lone_search(hook(), STEPS | LATENCY_ALONE)
+    lines = log(runner)
+    without_them_the_loss_is(runner.model, 1.01, monkeypatch)
+    runner.train()
+    removed = [(row, event) for row in history() for event in row['events']]
+    assert {event['layer'] for _, event in removed} == SKIPPABLE
+    for row, event in removed:
+        assert event['kind'] == 'layer'
+        assert event['probability'] < event['threshold'] == 0.7
+        assert event['loss_rise'] == pytest.approx(0.01)
+        assert event['worth'] == pytest.approx(event['freed_ms'] * 1e6 / row['budget_ms'])
+        assert 0.2 <= row['progress'] <= 0.8
+        for later in history()[row['step'] - 6 :]:
+            assert event['layer'] not in later['probabilities'] | later['keep']
+        (line,) = [line for line in lines if event['layer'] in line and 'removed' in line]
+        assert f'{event["probability"]:.3f}' in line
+    assert set(runner.model.supernet.layers()) == {'stage1.layer1', 'stage2.layer1'}
+    alive = {id(parameter) for parameter in runner.model.parameters()}
+    for wrapper in runner.optim_wrapper.values():
+        held = {id(p) for group in wrapper.optimizer.param_groups for p in group['params']}
+        assert {id(p) for p in wrapper.optimizer.state} <= held <= alive
+
+
+def test_a_low_keep_coefficient_alone_removes_nothing(make_lone_search, history, log, monkeypatch):
+    runner = make_lone_search(hook(), STEPS | LATENCY_ALONE)
+    lines = log(runner)
+    without_them_the_loss_is(runner.model, math.inf, monkeypatch)
+    runner.train()
+    rows = history()
+    assert set(rows[-1]['probabilities']) > SKIPPABLE
+    assert not any(row['events'] for row in rows)
+    for layer in SKIPPABLE:
+        keeps = [row['keep'][layer] for row in rows if layer in row['keep']]
+        assert min(keeps) < 0.7
+        # the test puts back what it found
+        assert min(keeps) > 0
+        assert any(f'{layer} stays' in line for line in lines)
+
+
+def test_a_passed_test_alone_removes_nothing(make_lone_search, history, monkeypatch):
+    runner = make_lone_search(
+        hook(threshold=1e-4), STEPS | {'optim_wrapper.architecture.paramwise_cfg.keep': 4.0}
+    )
+    without_them_the_loss_is(runner.model, -math.inf, monkeypatch)
+    runner.train()
+    assert set(history()[-1]['probabilities']) > SKIPPABLE
+
+
+def test_skips_open_at_the_beginning_and_not_before(make_lone_search, history):
+    make_lone_search(hook(begin=0.5), STEPS).train()
+    for row in history():
+        assert set(row['keep']) == (SKIPPABLE if row['progress'] >= 0.5 else set())
+        assert all(0 < keep <= 1 for keep in row['keep'].values())
+
+
+@pytest.mark.parametrize('threshold', [0.3, 0.8])
+def test_a_keep_coefficient_reaches_the_threshold_at_the_least_rate_that_is_accepted(
+    make_lone_search, history, threshold
+):
+    # 60 steps on the architecture, of which 36 with a skip
+    steps = {'train_cfg.max_iters': 65, 'train_dataloader.batch_size': 2}
+    steps |= {'train_cfg.architecture_batch_size': 2, 'default_hooks.checkpoint.interval': 1000}
+    least = 4 * (1 - threshold) / 36
+
+    def search(rate):
+        rates = {
+            'optim_wrapper.architecture.optimizer.lr': 1e-3,
+            'optim_wrapper.architecture.paramwise_cfg.keep': rate / 1e-3,
+        }
+        never = hook(threshold=threshold, interval=1000)
+        return make_lone_search(never, steps | LATENCY_ALONE | rates)
+
+    with pytest.raises(ConfigError, match=rf'from 1 to {threshold} in 36 .* {least:.2g} '):
+        search(0.99 * least).train()
+    search(1.01 * least).train()
+    keeps = [row['keep'] for row in history() if 0.2 <= row['progress'] <= 0.8]
+    assert max(keeps[-1].values()) < threshold
+
+
+@pytest.mark.parametrize(
+    'options',
+    [dict(begin=0.8), dict(end=1.2), dict(begin=-0.1), dict(threshold=1), dict(threshold=0)],
+)
+def test_impossible_options_are_refused(make_lone_search, options):
+    with pytest.raises(ConfigError, match='LayerPruningHook: found begin=.*expected 0 <= begin'):
+        make_lone_search(hook(**options))
