@@ -31,6 +31,7 @@ from prunet_mm.supernet.unused_channels import reset_state
 LAYERS, GRANULARITY, STEPS = 12, 32, 400
 BEST_SNR = 0.9  # of the gradient on the most important width, per step; the others' is lower
 TICK_MS = 1e-4  # all latencies are multiples of it
+RESULT = Path(__file__).parent / 'results/walking_rules.json'
 LEARNING_RATES = dict(width=0.01, logits=0.1)
 
 
@@ -221,9 +222,7 @@ def main() -> None:
     """Measure both rules at two budgets, the default one on losses of three scales."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seeds', type=int, default=24)
-    parser.add_argument(
-        '--out', type=Path, default=Path(__file__).parent / 'results/walking_rules.json'
-    )
+    parser.add_argument('--out', type=Path, default=RESULT)
     args = parser.parse_args()
     torch.set_num_threads(1)
     conditions = [(kind, ratio, 1.0) for kind in RULES for ratio in (0.5, 0.2)]
