@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -112,3 +113,26 @@ def test_stamps_follow_success_and_a_second_make_installs_nothing(root, tmp_path
     for stamp in ('.demo-installed', '.test-installed'):
         (tmp_path / stamp).touch()
     assert 'pip install' not in commands('demo', 'test')
+
+
+def test_ci_takes_wheels_beside_the_checkout_where_there_are_any(root, tmp_path):
+    script = tmp_path / 'checkout/.ci/run'
+    script.parent.mkdir(parents=True)
+    script.write_text((root / '.ci/run').read_text())
+    make = tmp_path / 'bin/make'
+    make.parent.mkdir()
+    make.write_text('#!/bin/sh\necho "$1 [$PIP_FIND_LINKS]"\n')
+    make.chmod(0o755)
+
+    def run(find_links):
+        env = {'PATH': f'{make.parent}:{os.environ["PATH"]}', **find_links}
+        done = subprocess.run(['bash', script], env=env, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert run({}) == 'test []'
+    assert run({'PIP_FIND_LINKS': '/mine'}) == 'test [/mine]'
+    wheels = tmp_path / 'shared/wheels'
+    wheels.mkdir(parents=True)
+    beside = f'{tmp_path}/checkout/../shared/wheels'
+    assert run({}) == f'test [{beside}]'
+    assert run({'PIP_FIND_LINKS': '/mine'}) == f'test [/mine {beside}]'
