@@ -52,7 +52,7 @@ model = dict(
         device='cpu',
         batch=64,
         threads=1,
-        budget_ratio=0.2,
+        budget_ratio=0.15,
     ),
 )
 

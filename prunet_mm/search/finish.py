@@ -52,6 +52,7 @@ def finish(runner, batches: int = 20) -> Result:
     """
     model, data = runner.model, runner.train_loop.dataloader
     supernet = model.supernet
+    supernet.drop_unaffordable(model.budget.budget_ms)
     supernet.harden()
     supernet.release_widths()
     outcome = settle_widths(model)

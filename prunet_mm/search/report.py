@@ -211,6 +211,8 @@ def _why(event: dict) -> str:
         return 'choices settled'
     if event['kind'] == 'candidate':
         return f'probability < {event["threshold"]:.3f}'
+    if 'threshold' not in event:
+        return 'no room for it in the budget'
     return (
         f'keep coefficient < {event["threshold"]:.3g}; loss {event["loss_rise"]:+.4f}, '
         f'{-event["freed_ms"]:+.4f} ms'

@@ -220,6 +220,32 @@ class SuperNet(BaseModule):
         del getattr(self, stage)[layer]
         self._write_structure()
 
+    def drop_unaffordable(self, budget_ms: float) -> list[tuple[str, float]]:
+        """Remove layers until the rest, at its narrowest hidden widths, meets a budget in ms.
+
+        Of the skippable layers the one with the lowest keep coefficient goes first; of equals,
+        the dearest.
+
+        Returns:
+            Name and keep coefficient of each removed layer.
+        """
+        removed = []
+        while True:
+            costs = {
+                name: float(layer.candidates[layer.best()].latency_ms.min())
+                for name, layer in self.layers().items()
+            }
+            keeps = {
+                name: float(layer.keep.detach())
+                for name, layer in self.layers().items()
+                if layer.keep is not None
+            }
+            if not keeps or self.fixed_ms + sum(costs.values()) <= budget_ms:
+                return removed
+            name = min(keeps, key=lambda name: (keeps[name], -costs[name]))
+            self.remove_layer(name)
+            removed.append((name, keeps[name]))
+
     @torch.no_grad()
     def harden(self) -> list[tuple[str, str, float]]:
         """Settle all discrete choices: best candidates only, no skip in the remaining layers.

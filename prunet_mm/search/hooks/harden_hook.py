@@ -12,6 +12,9 @@ from prunet_mm.supernet.unused_channels import forget_removed
 class HardenHook(Hook):
     """Leaves every layer its most probable candidate only, and closes the skips.
 
+    Layers that the budget has no room for, even at their narrowest, go too: keep coefficients
+    between 0 and 1 may have met it in expectation only.
+
     Our reconstruction: the expectation that was optimised is not the network that is derived, so
     the widths get the rest of the search to bring that network to the budget.
 
@@ -27,6 +30,12 @@ class HardenHook(Hook):
         loop, model = runner.train_loop, runner.model
         if not loop.stepped or loop.progress < self.at or model.supernet.hardened:
             return
+        for layer, keep in model.supernet.drop_unaffordable(model.budget.budget_ms):
+            runner.logger.info(
+                f'step {loop.iter + 1}: {layer} removed at keep coefficient {keep:.3f}: with it '
+                'even the narrowest hidden widths exceed the budget'
+            )
+            loop.record(dict(kind='layer', layer=layer, probability=keep))
         for layer, candidate, probability in model.supernet.harden():
             runner.logger.info(
                 f'step {loop.iter + 1}: hardening takes candidate {candidate} from {layer} at '
