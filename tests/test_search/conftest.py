@@ -68,6 +68,8 @@ OPTIONS = dict(
             head=dict(type='LinearClsHead', num_classes=10, in_channels=16),
         ),
         latency=dict(budget_ratio=0.45),
+        # a high price of latency from the start, so that layers are not worth theirs
+        objective=dict(type='AugmentedLagrangian', weight=1.0),
     ),
     train_dataloader=dict(batch_size=16, dataset=dict(serialize_data=False)),
     train_cfg=dict(max_iters=30, warmup_iters=5, architecture_batch_size=16),
@@ -226,3 +228,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def started():
+    """Bring a runner to the moment before its first step, with loop, optimisers and weights."""
+
+    def start(runner):
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.model.init_weights()
+        runner.model.train()
+        return runner
+
+    return start
