@@ -25,6 +25,9 @@ from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.statistics import frozen_statistics
 
 
+REACHABLE = 1.05  # a target that leaves the widths some room above their narrowest
+
+
 @register_model
 class ArchitectureSearch(BaseModel):
     """Trains the weights and the architecture of a SuperNet inside another model.
@@ -125,6 +128,11 @@ class ArchitectureSearch(BaseModel):
         Returns:
             The last batch's losses, by name.
         """
+        # Until the skips open the budget may be out of reach; a multiplier that went on growing
+        # meanwhile would tear out every layer the moment they do.
+        self.objective.budget_ms = max(
+            self.budget.budget_ms, REACHABLE * self.supernet.reachable_ms()
+        )
         with frozen_statistics(self), self._only(self.supernet.searched_parameters()):
             log = self._step(
                 batches,

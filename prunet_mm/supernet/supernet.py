@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -290,10 +290,20 @@ class SuperNet(BaseModule):
 
     def fastest_ms(self) -> float:
         """Return the latency in ms of the fastest network that is left."""
+        return self._floor_ms(lambda layer: layer.position.skippable)
+
+    def reachable_ms(self) -> float:
+        """Return the lowest expected latency in ms that widths, logits and keeps can reach now.
+
+        It is above :meth:`fastest_ms` until the skips open.
+        """
+        return self._floor_ms(lambda layer: layer.skip_open)
+
+    def _floor_ms(self, skipped: Callable[[StochasticLayer], bool]) -> float:
         return self.fixed_ms + sum(
             min(float(c.latency_ms.min()) for c in layer.candidates.values())
             for layer in self.layers().values()
-            if not layer.position.skippable
+            if not skipped(layer)
         )
 
     def expected_latency_ms(self) -> Tensor:

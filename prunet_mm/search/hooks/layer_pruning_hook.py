@@ -78,49 +78,44 @@ class LayerPruningHook(Hook):
             self._test_layers(runner)
 
     def _test_layers(self, runner) -> None:
+        """Test the layers with a low coefficient; the one that is worth least may go.
+
+        One at a time: when it is gone, less latency has to go, and the others matter more.
+        """
+        loop, model = runner.train_loop, runner.model
         low = [
-            (float(layer.keep.detach()), name)
-            for name, layer in runner.model.supernet.layers().items()
+            name
+            for name, layer in model.supernet.layers().items()
             if layer.skip_open and float(layer.keep.detach()) < self.threshold
         ]
         if not low:
             return
-        loop = runner.train_loop
         batches = loop.dataloader.probe('architecture', self.probes, loop.iter)
-        removed = [name for keep, name in sorted(low) if self._remove(runner, name, keep, batches)]
-        if removed:
-            for wrapper in runner.optim_wrapper.values():
-                forget_removed(wrapper.optimizer, runner.model)
+        tests = {name: self._test(model, name, batches) for name in low}
+        least = min(low, key=lambda name: tests[name]['loss_rise'] - tests[name]['worth'])
+        for name, test in tests.items():
+            goes = name == least and test['loss_rise'] < test['worth']
+            runner.logger.info(
+                f'step {loop.iter + 1}: {name} {"removed" if goes else "stays"} at keep '
+                f'coefficient {test["probability"]:.3f} (threshold {self.threshold}): without it '
+                f'the loss rises by {test["loss_rise"]:.4f}, its {test["freed_ms"]:.4f} ms are '
+                f'worth {test["worth"]:.4f}'
+            )
+            if goes:
+                model.supernet.remove_layer(name)
+                loop.record(dict(kind='layer', layer=name, threshold=self.threshold, **test))
+                for wrapper in runner.optim_wrapper.values():
+                    forget_removed(wrapper.optimizer, model)
 
-    def _remove(self, runner, name: str, keep: float, batches: list) -> bool:
-        """Test one layer, remove it if it fails, log either; return whether it went."""
-        loop, model = runner.train_loop, runner.model
-        supernet = model.supernet
-        layer = supernet.layers()[name]
+    def _test(self, model, name: str, batches: list) -> dict[str, float]:
+        """Compare the loss with and without a layer; everything stays as it is."""
+        layer = model.supernet.layers()[name]
+        keep = float(layer.keep.detach())
+        expected_ms = float(model.supernet.expected_latency_ms().detach())
+        freed_ms = float(layer.expected_latency_ms().detach())
         loss = model.task_loss(batches)
         layer.keep.data.fill_(0.0)
         rise = model.task_loss(batches) - loss
         layer.keep.data.fill_(keep)
-        expected_ms = float(supernet.expected_latency_ms().detach())
-        freed_ms = float(layer.expected_latency_ms().detach())
         worth = freed_ms * model.objective.price_per_ms(expected_ms, loss)
-        goes = rise < worth
-        runner.logger.info(
-            f'step {loop.iter + 1}: {name} {"removed" if goes else "stays"} at keep coefficient '
-            f'{keep:.3f} (threshold {self.threshold}): without it the loss rises by {rise:.4f}, '
-            f'its {freed_ms:.4f} ms are worth {worth:.4f}'
-        )
-        if goes:
-            supernet.remove_layer(name)
-            loop.record(
-                dict(
-                    kind='layer',
-                    layer=name,
-                    probability=keep,
-                    threshold=self.threshold,
-                    loss_rise=rise,
-                    worth=worth,
-                    freed_ms=freed_ms,
-                )
-            )
-        return goes
+        return dict(probability=keep, loss_rise=rise, freed_ms=freed_ms, worth=worth)
