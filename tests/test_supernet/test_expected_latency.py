@@ -117,6 +117,26 @@ def test_the_fastest_network_left_is_what_the_budget_is_checked_against(supernet
     assert supernet.fastest_ms() <= min(drawn)
 
 
+def test_what_is_reachable_holds_every_layer_until_the_skips_open(supernet):
+    def pressed_ms():
+        """E[lat] with everything that the search moves pushed to where it costs least."""
+        for layer in supernet.layers().values():
+            costs = {name: float(c.latency_ms.min()) for name, c in layer.candidates.items()}
+            for name, logit in layer.logits.items():
+                logit.data.fill_(50.0 if name == min(costs, key=costs.get) else -50.0)
+            if layer.keep is not None:
+                layer.keep.data.zero_()
+        for prunode in supernet.prunodes():
+            prunode.rule.jump(prunode.widths[0])
+        return supernet.expected_latency_ms().item()
+
+    assert supernet.reachable_ms() == pytest.approx(pressed_ms())
+    assert supernet.reachable_ms() > supernet.fastest_ms()
+    supernet.open_skips()
+    assert supernet.reachable_ms() == pytest.approx(pressed_ms())
+    assert supernet.reachable_ms() == supernet.fastest_ms()
+
+
 def test_latencies_can_be_attached_after_pruning(make_supernet, table):
     """As a resumed search does, and one that derives from a checkpoint."""
     early, late = make_supernet(), make_supernet()
