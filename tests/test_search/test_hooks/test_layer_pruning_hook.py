@@ -6,7 +6,10 @@ from prunet_mm.errors import ConfigError
 
 STEPS = {'train_cfg.max_iters': 25}  # of which 5 warm up
 # Nothing but latency counts, so every gradient on a keep coefficient has the same sign.
-LATENCY_ALONE = {'model.objective': dict(type='FixedWeight', weight=1e6)}
+LATENCY_ALONE = {
+    'model.objective': dict(type='FixedWeight', weight=1e6),
+    'model.latency.budget_ratio': 0.38,
+}
 SKIPPABLE = {'stage1.layer2', 'stage2.layer2'}
 
 
@@ -31,6 +34,7 @@ def test_removes_layers_whose_test_agrees(make_lone_search, history, log, monkey
     runner.train()
     removed = [(row, event) for row in history() for event in row['events']]
     assert {event['layer'] for _, event in removed} == SKIPPABLE
+    assert len({row['step'] for row, _ in removed}) == 2  # one at a time
     for row, event in removed:
         assert event['kind'] == 'layer'
         assert event['probability'] < event['threshold'] == 0.7
@@ -74,7 +78,7 @@ def test_a_passed_test_alone_removes_nothing(make_lone_search, history, monkeypa
 
 
 def test_skips_open_at_the_beginning_and_not_before(make_lone_search, history):
-    make_lone_search(hook(begin=0.5), STEPS).train()
+    make_lone_search(hook(begin=0.5, interval=1000), STEPS).train()
     for row in history():
         assert set(row['keep']) == (SKIPPABLE if row['progress'] >= 0.5 else set())
         assert all(0 < keep <= 1 for keep in row['keep'].values())

@@ -1,0 +1,139 @@
+import multiprocessing
+
+import pytest
+from mmengine.hooks import Hook
+
+from prunet_mm.errors import ConfigError, DataError, SearchError
+
+
+@pytest.fixture
+def seen_images(make_search, monkeypatch):
+    """Run a few steps of a search; returns the indices of the images that each part drew."""
+
+    def run(options):
+        runner = make_search({'train_cfg.max_iters': 12} | options, hooks=dict(DeriveHook=None))
+        images = dict(weights=[], architecture=[])
+        steps = dict(weights=runner.model.weight_step, architecture=runner.model.architecture_step)
+
+        def spy(part):
+            def step(batches, wrapper):
+                def noted():
+                    for batch in batches:
+                        images[part].append([s.sample_idx for s in batch['data_samples']])
+                        yield batch
+
+                return steps[part](noted(), wrapper)
+
+            return step
+
+        for part in steps:
+            monkeypatch.setattr(runner.model, f'{part.removesuffix("s")}_step', spy(part))
+        runner.train()
+        return runner, images
+
+    return run
+
+
+PACKED = [
+    dict(type='RandomCrop', crop_size=8, padding=1),
+    dict(type='PackInputs', meta_keys=('sample_idx',)),
+]
+
+
+def test_both_parts_draw_from_images_of_their_own(seen_images):
+    runner, images = seen_images({'train_dataloader.dataset.pipeline': PACKED})
+    assert [len(batch) for batch in images['weights']] == [16] * 12
+    assert [len(batch) for batch in images['architecture']] == [16] * 7
+    drawn = {part: {i for batch in images[part] for i in batch} for part in images}
+    indices = runner.train_loop.dataloader.indices
+    for part in images:
+        assert drawn[part] <= set(indices[part].tolist())
+    assert not drawn['weights'] & drawn['architecture']
+    assert set(indices['weights']) | set(indices['architecture']) == set(range(1437))
+    assert not set(indices['weights']) & set(indices['architecture'])
+    assert len(indices['architecture']) == round(0.2 * 1437)
+
+
+def test_accumulating_draws_more_batches_a_step(seen_images):
+    options = {
+        'train_dataloader.dataset.pipeline': PACKED,
+        'optim_wrapper.weights.accumulative_counts': 2,
+        'optim_wrapper.architecture.accumulative_counts': 3,
+        'train_cfg.architecture_batch_size': 8,
+    }
+    runner, images = seen_images(options)
+    assert [len(batch) for batch in images['weights']] == [16] * 24
+    assert [len(batch) for batch in images['architecture']] == [8] * 21
+    assert runner.train_loop.drawn == dict(weights=24, architecture=21)
+
+
+class Watch(Hook):
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self.rows = []
+
+    def after_train_iter(self, runner, *_, **__):
+        loop, prunodes = runner.train_loop, list(runner.model.supernet.prunodes())
+        fixed = [prunode.fixed_width is not None for prunode in prunodes]
+        self.rows.append((loop.stepped, loop.progress, all(fixed), any(fixed)))
+
+
+def test_warm_up_is_on_the_weights_alone_at_random_widths(make_search):
+    options = {
+        'train_cfg.max_iters': 11,
+        'train_cfg.warmup_iters': 5,
+        'train_cfg.architecture_interval': 3,
+    }
+    runner = make_search(options, hooks=dict(DeriveHook=None))
+    watch = Watch()
+    runner.register_hook(watch)
+    runner.train()
+    assert [stepped for stepped, *_ in watch.rows] == [i in (5, 8) for i in range(11)]
+    assert [progress for _, progress, *_ in watch.rows[4:]] == pytest.approx(
+        [i / 6 for i in range(7)]
+    )
+    assert all(every for *_, every, _ in watch.rows[:5])
+    assert not any(some for *_, some in watch.rows[5:])
+
+
+def test_bad_settings_are_refused(make_search, started):
+    for options, sentence in [
+        ({'train_cfg.warmup_iters': 30}, 'warmup_iters=30 leaves nothing of max_iters=30'),
+        ({'train_cfg.architecture_fraction': 1.0}, 'architecture_fraction: found 1.0'),
+        ({'train_cfg.architecture_interval': 0}, 'architecture_interval: found 0'),
+    ]:
+        with pytest.raises(ConfigError, match=sentence):
+            started(make_search(options))
+    with pytest.raises(DataError, match='both parts need at least one'):
+        started(make_search({'train_cfg.architecture_fraction': 1e-6}))
+
+
+@pytest.mark.parametrize(('part', 'step'), [('weight', 3), ('architecture', 8)])
+def test_a_loss_that_is_not_finite_names_the_step(make_search, monkeypatch, part, step):
+    runner = make_search()
+    take = getattr(runner.model, f'{part}_step')
+
+    def explode(*args):
+        if runner.iter + 1 == step:
+            raise SearchError('The loss is not finite: loss = nan.')
+        return take(*args)
+
+    monkeypatch.setattr(runner.model, f'{part}_step', explode)
+    with pytest.raises(SearchError, match=rf'^Step {step}: The loss is not finite: loss = nan\. '):
+        runner.train()
+
+
+def test_workers_end_with_the_search(make_search):
+    before = multiprocessing.active_children()
+    runner = make_search({'train_dataloader.num_workers': 1, 'train_cfg.max_iters': 12})
+    during = []
+
+    class Count(Hook):
+        def after_train_iter(self, *_, **__):
+            during.append(len(multiprocessing.active_children()) - len(before))
+
+    runner.register_hook(Count())
+    runner.train()
+    assert set(during) == {2}
+    assert multiprocessing.active_children() == before
