@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -14,12 +13,14 @@ from torch.utils.checkpoint import checkpoint
 
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.models.blocks import NORM, build_block
+from prunet_mm.models.prunet import INIT
 from prunet_mm.registry import register_model
 from prunet_mm.spec import NetworkSpec, SearchSpace
 from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.rules import build_rule
 from prunet_mm.supernet.statistics import frozen_statistics
 from prunet_mm.supernet.stochastic_layer import StochasticLayer
+from prunet_mm.supernet.structure import read_structure, require_fit, write_structure
 
 
 @register_model
@@ -53,15 +54,9 @@ class SuperNet(BaseModule):
         out_indices: Sequence[int] | None = None,
         norm_cfg: dict = NORM,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict | list | None = INIT,
     ) -> None:
-        super().__init__(
-            init_cfg
-            or [
-                dict(type='Kaiming', layer='Conv2d', mode='fan_out'),
-                dict(type='Constant', val=1, layer='BatchNorm2d'),
-            ]
-        )
+        super().__init__(init_cfg)
         self.space = SearchSpace.from_dict(space)
         self.rule = dict(rule or dict(type='width'))
         self.with_cp = with_cp
@@ -337,18 +332,24 @@ class SuperNet(BaseModule):
 
     # The structure in the state dict
 
-    def _write_structure(self) -> None:
-        data = dict(
-            space=self.space.to_dict(),
-            rule=self.rule,
-            layers={name: list(layer.candidates) for name, layer in self.layers().items()},
-            skip_open=[name for name, layer in self.layers().items() if layer.skip_open],
-            hardened=self.hardened,
-        )
-        encoded = json.dumps(data).encode()
-        self.structure = torch.frombuffer(bytearray(encoded), dtype=torch.uint8).to(
-            self.structure.device
-        )
+    @classmethod
+    def from_state_dict(cls, state_dict: dict[str, Tensor], prefix: str = '') -> SuperNet:
+        """Build the SuperNet of a checkpoint, pruned as it is there and with its weights.
+
+        Args:
+            state_dict: The checkpoint's weights.
+            prefix: Of the SuperNet's keys, such as ``'architecture.backbone.'``.
+
+        Raises:
+            CheckpointError: There is no SuperNet under this prefix.
+        """
+        own = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+        if 'structure' not in own:
+            raise CheckpointError(f'The checkpoint holds no SuperNet under {prefix!r}.')
+        data = read_structure(own['structure'])
+        supernet = cls(data['space'], data['rule'])
+        supernet.load_state_dict(own)
+        return supernet
 
     def restore_structure(self, structure: Tensor) -> None:
         """Remove what a checkpoint lacks.
@@ -357,30 +358,34 @@ class SuperNet(BaseModule):
             structure: The buffer ``structure`` of its state dict.
 
         Raises:
-            CheckpointError: It belongs to another space or rule, or holds more than is left here.
+            CheckpointError: It does not fit.
         """
-        data = read_structure(structure)
-        if data['space'] != self.space.to_dict() or data['rule']['type'] != self.rule['type']:
-            raise CheckpointError(
-                'The checkpoint is of a SuperNet of another search space or walking rule than '
-                'the config describes; use the config that it was searched with.'
-            )
-        wanted, here = data['layers'], self.layers()
-        for name, candidates in wanted.items():
-            if name not in here or set(candidates) - set(here[name].candidates):
-                raise CheckpointError(
-                    f'The checkpoint holds {name} with {", ".join(candidates)}, part of which has '
-                    'been pruned here; load it into a new SuperNet.'
-                )
-        for name, layer in here.items():
-            if name not in wanted:
+        data, layers = read_structure(structure), self.layers()
+        here = {name: list(layer.candidates) for name, layer in layers.items()}
+        require_fit(data, self.space.to_dict(), self.rule, here)
+        for name, layer in layers.items():
+            left = data['layers'].get(name)
+            if left is None:
                 self.remove_layer(name)
                 continue
-            for candidate in [c for c in layer.candidates if c not in wanted[name]]:
+            for candidate in set(here[name]) - set(left):
                 layer.remove(candidate)
             layer.skip_open = name in data['skip_open']
         self.hardened = data['hardened']
         self._write_structure()
+
+    def _write_structure(self) -> None:
+        layers = self.layers().items()
+        structure = write_structure(
+            dict(
+                space=self.space.to_dict(),
+                rule=self.rule,
+                layers={name: list(layer.candidates) for name, layer in layers},
+                skip_open=[name for name, layer in layers if layer.skip_open],
+                hardened=self.hardened,
+            )
+        )
+        self.structure = structure.to(self.structure.device)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         if prefix + 'structure' in state_dict:
@@ -389,17 +394,3 @@ class SuperNet(BaseModule):
             state_dict = {**state_dict, prefix + 'structure': self.structure}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.set_temperature(float(self.temperature))
-
-
-def read_structure(structure: Tensor) -> dict:
-    """Decode the buffer ``structure`` of a SuperNet's state dict.
-
-    Raises:
-        CheckpointError: It is damaged.
-    """
-    try:
-        return json.loads(bytes(structure.cpu().tolist()))
-    except ValueError:
-        raise CheckpointError(
-            "The checkpoint's record of what has been pruned is damaged; use an older checkpoint."
-        ) from None

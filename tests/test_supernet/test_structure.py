@@ -8,7 +8,7 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 
 from prunet_mm.errors import CheckpointError
-from prunet_mm.supernet.supernet import read_structure
+from prunet_mm.supernet.structure import read_structure
 
 
 def torch_load(supernet, state):
@@ -177,3 +177,18 @@ def test_the_record_follows_every_change(make_supernet):
     assert recorded()['skip_open'] == []
     assert all(len(candidates) == 1 for candidates in recorded()['layers'].values())
     assert recorded()['space'] == json.loads(json.dumps(supernet.space.to_dict()))
+
+
+@rules
+def test_a_supernet_is_built_from_a_state_dict_alone(make_pruned, rule):
+    pruned = make_pruned(rule)
+    state = {f'backbone.{key}': value for key, value in through_a_file(pruned).items()}
+    rebuilt = type(pruned).from_state_dict(state, 'backbone.')
+    assert rebuilt.derive() == pruned.derive()
+    for key, value in pruned.state_dict().items():
+        assert torch.equal(rebuilt.state_dict()[key], value), key
+
+
+def test_a_state_dict_without_a_supernet_is_refused(make_supernet):
+    with pytest.raises(CheckpointError, match='no SuperNet'):
+        type(make_supernet()).from_state_dict({'conv.weight': torch.zeros(1)})
