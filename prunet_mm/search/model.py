@@ -24,7 +24,6 @@ from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.statistics import frozen_statistics
 
-
 REACHABLE = 1.05  # a target that leaves the widths some room above their narrowest
 
 
