@@ -1,0 +1,118 @@
+import pytest
+import torch
+
+from prunet_mm.engine.checkpoint import load_checkpoint_file
+from prunet_mm.errors import CheckpointError
+from prunet_mm.models.prunet import PRUNet
+from prunet_mm.search import finish
+from prunet_mm.spec import NetworkSpec, SearchSpace
+
+
+@pytest.fixture
+def searched(make_search):
+    runner = make_search()
+    runner.train()
+    return runner
+
+
+def test_the_network_is_of_the_space_and_keeps_the_budget(searched, space, make_table, tmp_path):
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    assert SearchSpace.from_dict(space).why_not(spec) is None
+    told, table = spec.provenance, make_table()
+    assert told['budget_ms'] == searched.model.budget.budget_ms
+    assert told['predicted_ms'] == pytest.approx(table.predict_ms(spec), abs=1e-6)
+    assert told['predicted_ms'] <= told['budget_ms']
+    assert (told['table'], told['seed']) == (table.digest, 0)
+    assert 'a device far away' in told['latency']
+
+
+def test_the_supernet_has_become_that_network(searched, tmp_path):
+    """Its weights, cut to the hidden widths, give the same outputs in the network alone."""
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    supernet = searched.model.supernet
+    assert supernet.derive().layers == spec.layers
+    assert float(supernet.expected_latency_ms()) == pytest.approx(spec.provenance['predicted_ms'])
+    network = PRUNet(arch=spec.to_dict()).eval()
+    weights = searched.model.supernet.state_dict()
+    target = network.state_dict()
+    layers = list(supernet.layers())
+    copied = 0
+    for name, tensor in target.items():
+        stage, _, rest = name.partition('.')
+        source = name
+        if stage != 'stem':
+            alive = [layer for layer in layers if layer.startswith(f'{stage}.')]
+            index, _, rest = rest.partition('.')
+            layer = alive[int(index)]
+            (candidate,) = supernet.layers()[layer].candidates
+            source = f'{layer}.candidates.{candidate}.block.{rest}'
+        value = weights[source]
+        copied += 1
+        tensor.copy_(value[tuple(slice(size) for size in tensor.shape)])
+    assert copied == len(target)
+    x = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), supernet.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_device_of_the_table_measures_the_network(searched, make_table, tmp_path):
+    from prunet_mm.latency.device import device_name
+
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    assert finish.measure_subnet(spec, searched.model.table, searched.model.latency) is None
+    here = make_table(device=device_name('cpu'))
+    assert finish.measure_subnet(spec, here, dict(device='cpu')).latency_ms > 0
+    estimated = make_table(device=device_name('cpu'), kind='estimated')
+    assert finish.measure_subnet(spec, estimated, dict(device='cpu')) is None
+
+
+def test_deriving_from_the_last_checkpoint_gives_the_same(searched, make_search, tmp_path):
+    runner = make_search(work_dir='derived')
+    runner.derive(str(tmp_path / 'work/iter_30.pth'))
+    same_files(tmp_path, 'subnet.json')
+    one, other = (load_checkpoint_file(tmp_path / d / 'searched.pth') for d in ('work', 'derived'))
+    for name, tensor in one['state_dict'].items():
+        assert torch.equal(tensor, other['state_dict'][name]), name
+
+
+def same_files(folder, name):
+    assert (folder / 'work' / name).read_bytes() == (folder / 'derived' / name).read_bytes()
+
+
+def test_deriving_in_the_midst_of_a_search_gives_a_network_of_the_budget(
+    make_search, tmp_path, space
+):
+    space['stages'] = [stage | dict(granularity=1) for stage in space['stages']]
+    short = {'train_cfg.max_iters': 10}
+    make_search(short, space=space, hooks=dict(DeriveHook=None)).train()
+    runner = make_search(space=space, work_dir='derived')
+    runner.derive(str(tmp_path / 'work/iter_10.pth'))
+    spec = NetworkSpec.load(tmp_path / 'derived/subnet.json')
+    assert SearchSpace.from_dict(space).why_not(spec) is None
+    assert spec.provenance['predicted_ms'] <= spec.provenance['budget_ms']
+    assert spec.provenance['predicted_ms'] >= 0.99 * spec.provenance['budget_ms']
+
+
+def test_what_blocked_the_repair_goes_to_the_report(make_search, monkeypatch):
+    told = []
+    runner = make_search(hooks=dict(LayerPruningHook=None))
+    monkeypatch.setattr(finish, 'write_report', lambda *args: told.append(args) or 'a summary')
+    lines = []
+    monkeypatch.setattr(runner.logger, 'info', lines.append)
+    runner.train()
+    ((work_dir, spec, outcome),) = told
+    assert 'a summary' in lines
+    assert str(work_dir) == runner.work_dir
+    assert outcome.predicted_ms == pytest.approx(spec.provenance['predicted_ms'], abs=1e-6)
+    assert outcome.budget_ms == runner.model.budget.budget_ms
+    share = outcome.predicted_ms / outcome.budget_ms
+    assert share <= 1
+    assert (share < 0.99) == (outcome.blocked is not None)
+    assert outcome.measured is None
+    assert sum(outcome.block_ms) == pytest.approx(outcome.predicted_ms)
+
+
+def test_a_checkpoint_without_a_search_is_refused(make_search, tmp_path):
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), meta={}), tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match='not one of a search: it holds no SuperNet'):
+        make_search().derive(str(tmp_path / 'other.pth'))
