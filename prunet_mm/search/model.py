@@ -145,17 +145,15 @@ class ArchitectureSearch(BaseModel):
     def task_loss(self, batches: Sequence) -> float:
         """Return the mean task loss over some batches (mean over ranks), changing nothing.
 
-        The candidates are weighed without noise and the norms use the batch's statistics, as in
-        an architecture step.
+        Nothing is drawn, and the norms use the batch's statistics, as in an architecture step.
         """
         layers = self.supernet.layers().values()
-        sampling = [layer.sampling for layer in layers]
         for layer in layers:
-            layer.sampling = 'softmax'
+            layer.deterministic = True
         with frozen_statistics(self):
             total = sum(self.losses(batch)[0].double() for batch in batches) / len(batches)
-        for layer, value in zip(layers, sampling, strict=True):
-            layer.sampling = value
+        for layer in layers:
+            layer.deterministic = False
         if is_distributed():
             all_reduce_params([total], op='mean')
         return float(total)

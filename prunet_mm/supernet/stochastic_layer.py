@@ -41,6 +41,11 @@ class StochasticLayer(nn.Module):
     logits. There is no skip at first: k, the keep coefficient, is 1 and out of the graph until
     ``skip_open`` is set, and a layer that changes width or stride has none.
 
+    In training k is drawn: the layer is there with probability k, or it is not, and the gradient
+    passes straight through to k. Weighing instead of drawing costs the loss nothing, since the
+    last norm's scale grows as k falls: layers then settle half-way, where the network that is
+    derived can not follow. Our reconstruction.
+
     Args:
         position: Where the layer stands and which candidates it holds.
         norm_cfg: Config of the norm layers.
@@ -64,10 +69,12 @@ class StochasticLayer(nn.Module):
         self.skip_open = False
         self.temperature = 1.0
         self.sampling = 'softmax'
+        self.deterministic = False  # for a test without noise in training mode
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        noisy = self.training and self.sampling == 'gumbel'
+        training = self.training and not self.deterministic
+        noisy = training and self.sampling == 'gumbel'
         if len(self.candidates) == 1:
             (candidate,) = self.candidates.values()
             out = candidate(x, noisy)
@@ -75,7 +82,11 @@ class StochasticLayer(nn.Module):
             chances = self.probabilities(noisy)
             out = sum(chances[i] * c(x, noisy) for i, c in enumerate(self.candidates.values()))
         if self.keep is not None and self.skip_open:
-            out = self.keep * out + (1 - self.keep) * x
+            keep = self.keep
+            if training:
+                drawn = torch.bernoulli(keep.detach())
+                keep = keep + (drawn - keep).detach()
+            out = keep * out + (1 - keep) * x
         return out
 
     def probabilities(self, noisy: bool = False) -> Tensor:

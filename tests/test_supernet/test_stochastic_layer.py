@@ -136,6 +136,34 @@ def test_keep_weighs_the_blocks_against_the_input_once_the_skip_is_open(make_lay
     assert torch.equal(layer(x), x)
 
 
+def test_in_training_the_layer_is_there_or_not_and_keep_gets_a_gradient_either_way(make_layer):
+    layer = make_layer()
+    x = wide(layer)
+    full = layer(x).detach()
+    layer.skip_open = True
+    layer.keep.data.fill_(0.25)
+    torch.manual_seed(0)
+    there = 0
+    for _ in range(200):
+        out = layer(x)
+        is_there = not torch.equal(out, x)
+        torch.testing.assert_close(out, full if is_there else x)
+        there += is_there
+        layer.zero_grad()
+        out.square().sum().backward()
+        assert layer.keep.grad != 0
+    assert 30 <= there <= 70  # 50 expected, give or take three standard deviations
+
+
+def test_a_deterministic_layer_weighs_in_training_mode_too(make_layer):
+    layer = make_layer()
+    x = wide(layer)
+    full = layer(x)
+    layer.skip_open = layer.deterministic = True
+    layer.keep.data.fill_(0.3)
+    torch.testing.assert_close(layer(x), 0.3 * full + 0.7 * x)
+
+
 def test_keep_gets_a_gradient_from_the_loss_and_from_the_latency(make_layer):
     layer = make_layer(logits=[0.2, 0.0])
     for candidate in layer.candidates.values():

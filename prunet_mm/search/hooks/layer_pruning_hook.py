@@ -14,12 +14,11 @@ class LayerPruningHook(Hook):
     """Opens a skip around every skippable layer late in the search, and removes layers.
 
     A skip that competes from the start favours networks that are too shallow, so it enters at
-    ``begin`` (arXiv 2209.11785, tier 3). From then on a layer's output is weighed with a keep
-    coefficient k, its input with 1 - k. Trained jointly the weights make up for a low k, which is
-    therefore no proof that the layer is useless. So a layer goes only when k is below the
-    threshold *and* a direct test agrees: on a few architecture batches, the task loss without the
-    layer rises by less than what the objective pays for the latency that goes away. Coefficient,
-    test and numbers are our reconstruction.
+    ``begin`` (arXiv 2209.11785, tier 3). From then on a layer is there with the probability k, its
+    keep coefficient. A low k alone is no proof that the layer is useless. So it goes only when k
+    is below the threshold *and* a direct test agrees: on a few architecture batches, the task
+    loss without the layer rises by less than what the objective pays for the latency that goes
+    away. Coefficient, test and numbers are our reconstruction.
 
     Args:
         begin: Point of the architecture phase (0 to 1) at which the skips open.
@@ -90,8 +89,7 @@ class LayerPruningHook(Hook):
         ]
         if not low:
             return
-        batches = loop.dataloader.probe('architecture', self.probes, loop.iter)
-        tests = {name: self._test(model, name, batches) for name in low}
+        tests = self._compare(runner, low)
         least = min(low, key=lambda name: tests[name]['loss_rise'] - tests[name]['worth'])
         for name, test in tests.items():
             goes = name == least and test['loss_rise'] < test['worth']
@@ -107,15 +105,31 @@ class LayerPruningHook(Hook):
                 for wrapper in runner.optim_wrapper.values():
                     forget_removed(wrapper.optimizer, model)
 
-    def _test(self, model, name: str, batches: list) -> dict[str, float]:
-        """Compare the loss with and without a layer; everything stays as it is."""
-        layer = model.supernet.layers()[name]
-        keep = float(layer.keep.detach())
-        expected_ms = float(model.supernet.expected_latency_ms().detach())
-        freed_ms = float(layer.expected_latency_ms().detach())
-        loss = model.task_loss(batches)
-        layer.keep.data.fill_(0.0)
-        rise = model.task_loss(batches) - loss
-        layer.keep.data.fill_(keep)
-        worth = freed_ms * model.objective.price_per_ms(expected_ms, loss)
-        return dict(probability=keep, loss_rise=rise, freed_ms=freed_ms, worth=worth)
+    def _compare(self, runner, names: list[str]) -> dict[str, dict[str, float]]:
+        """Compare, for each of some layers, the network without it with the network of all."""
+        loop, model = runner.train_loop, runner.model
+        supernet = model.supernet
+        batches = loop.dataloader.probe('architecture', self.probes, loop.iter)
+        expected_ms = float(supernet.expected_latency_ms().detach())
+        keeps = {
+            name: float(layer.keep.detach())
+            for name, layer in supernet.layers().items()
+            if layer.skip_open
+        }
+        for name in keeps:
+            supernet.layers()[name].keep.data.fill_(1.0)
+        loss, tests = model.task_loss(batches), {}
+        for name in names:
+            layer = supernet.layers()[name]
+            freed_ms = float(layer.expected_latency_ms().detach())
+            layer.keep.data.fill_(0.0)
+            tests[name] = dict(
+                probability=keeps[name],
+                loss_rise=model.task_loss(batches) - loss,
+                freed_ms=freed_ms,
+                worth=freed_ms * model.objective.price_per_ms(expected_ms, loss),
+            )
+            layer.keep.data.fill_(1.0)
+        for name, keep in keeps.items():
+            supernet.layers()[name].keep.data.fill_(keep)
+        return tests
