@@ -28,6 +28,7 @@ help:
 
 demo: $(VENV)/.demo-installed
 	$(PY) tools/build_latency_table.py configs/search/prunet_digits.py
+	rm -rf work_dirs/demo
 	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/demo
 
 test: $(VENV)/.test-installed
