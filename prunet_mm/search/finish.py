@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import mmcv
@@ -128,6 +130,8 @@ def conclude(runner) -> Result:
 def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Timing | None:
     """Measure a network as the latency table was measured, if this is the table's device.
 
+    In a process of its own, since what a process did before changes what its memory costs.
+
     Args:
         spec: The network.
         table: The latency table of the search.
@@ -136,4 +140,9 @@ def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Tim
     device = latency.get('device', 'cpu')
     if table.kind != 'measured' or not is_here(table, device):
         return None
-    return measure_networks([spec], device, table.batch, table.threads).timing(0)
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        return pool.submit(_measure, spec, device, table.batch, table.threads).result()
+
+
+def _measure(spec: NetworkSpec, *settings) -> Timing:
+    return measure_networks([spec], *settings).timing(0)
