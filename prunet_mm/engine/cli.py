@@ -92,10 +92,15 @@ def _ours(error: BaseException | None) -> PrunetError | None:
     """The error, or what it was raised ``from``, if that is one of ours."""
     while error is not None and not isinstance(error, PrunetError):
         error = error.__cause__
-    # Some versions of mmengine raise a built class's error again, prefixed by the class.
-    while error and type(inner := error.__context__) is type(error) and str(inner) in str(error):
-        error = inner
+    # Some versions of mmengine raise a built class's error again, prefixed by the class. What is
+    # raised "from" another of ours says more, instead: the step at which it happened, for instance.
+    while error and error.__cause__ is None and _repeats(error, error.__context__):
+        error = error.__context__
     return error
+
+
+def _repeats(error: PrunetError, inner: BaseException | None) -> bool:
+    return type(inner) is type(error) and str(inner) in str(error)
 
 
 def _last_line(error: PrunetError) -> str:

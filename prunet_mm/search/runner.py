@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from prunet_mm.engine.checkpoint import latest_checkpoint, mark_latest
-from prunet_mm.errors import ConfigError
+from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.search.finish import conclude
 from prunet_mm.search.model import ArchitectureSearch
 
@@ -65,6 +65,19 @@ class SearchRunner(Runner):
         if self._resume and self.rank == 0:
             # Or a search killed before its next checkpoint would go on from another one.
             mark_latest(self._load_from, self.work_dir)
+
+    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
+        """Load a search; see :meth:`mmengine.runner.Runner.load_checkpoint`.
+
+        Raises:
+            CheckpointError: It is damaged, no search's checkpoint, or of another search.
+        """
+        try:
+            return super().load_checkpoint(filename, *args, **kwargs)
+        except CheckpointError as error:
+            if str(filename) in str(error):
+                raise
+            raise CheckpointError(f'{filename}: {error}') from error
 
     def build_param_scheduler(self, scheduler: dict) -> dict:
         """Build the schedulers; see :meth:`mmengine.runner.Runner.build_param_scheduler`."""

@@ -114,5 +114,5 @@ def test_what_blocked_the_repair_goes_to_the_report(make_search, monkeypatch):
 
 def test_a_checkpoint_without_a_search_is_refused(make_search, tmp_path):
     torch.save(dict(state_dict=dict(a=torch.ones(1)), meta={}), tmp_path / 'other.pth')
-    with pytest.raises(CheckpointError, match='not one of a search: it holds no SuperNet'):
+    with pytest.raises(CheckpointError, match='other.pth: this is no checkpoint of a search'):
         make_search().derive(str(tmp_path / 'other.pth'))

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import nn
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.errors import CheckpointError, SearchError
@@ -274,6 +277,40 @@ def test_from_a_checkpoint_of_choice(make_search, whole, assert_same_end, tmp_pa
     assert_same_end()
 
 
+@MODELS.register_module()
+class DigitReader(BaseModel):
+    """A model of somebody else's, whose SuperNet is no backbone."""
+
+    def __init__(self, encoder, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        self.encoder = MODELS.build(encoder)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        scores = self.head(self.encoder(inputs)[-1].mean((2, 3)))
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        return dict(loss=nn.functional.cross_entropy(scores, labels))
+
+
+def test_with_a_model_that_is_no_classifier(make_search, whole, assert_same_end, space):
+    options = {
+        'model.architecture': dict(
+            type='mmengine.DigitReader',
+            encoder=dict(type='SuperNet', space=space),
+            data_preprocessor=dict(type='ClsDataPreprocessor', mean=[77.89], std=[95.87]),
+            _delete_=True,
+        ),
+        'data_preprocessor': None,
+    }
+    whole(options)
+    runner = make_search(options)
+    runner.register_hook(DyingHook(13))
+    with pytest.raises(KilledError):
+        runner.train()
+    make_search(options, resume='auto').train()
+    assert_same_end()
+
+
 def test_in_a_folder_that_was_moved(make_search, whole, assert_same_end, tmp_path):
     whole({})
     runner = make_search(work_dir='before')
@@ -332,5 +369,5 @@ def test_a_history_that_lacks_rows_is_refused(make_search, tmp_path):
 
 def test_what_is_no_checkpoint_of_a_search_is_refused(make_search, tmp_path):
     torch.save(dict(state_dict={}, meta=dict(epoch=0, iter=3)), tmp_path / 'other.pth')
-    with pytest.raises(CheckpointError, match='not one of a search: it holds no SuperNet'):
+    with pytest.raises(CheckpointError, match='other.pth: this is no checkpoint of a search'):
         make_search(resume=str(tmp_path / 'other.pth')).train()

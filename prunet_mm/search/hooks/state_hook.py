@@ -39,10 +39,10 @@ class SearchStateHook(Hook):
             CheckpointError: It is no search's checkpoint, or of another budget, table or seed.
         """
         search, model = checkpoint.get('search'), runner.model
-        weights = checkpoint.get('state_dict', {})
-        found = [key for key in weights if key.endswith('backbone.structure')]
-        if search is None or len(found) != 1:
-            raise CheckpointError('The checkpoint is not one of a search: it holds no SuperNet.')
+        (name,) = (name for name, module in model.named_modules() if module is model.supernet)
+        structure = checkpoint.get('state_dict', {}).get(f'{name}.structure')
+        if search is None or structure is None:
+            raise CheckpointError('this is no checkpoint of a search: it holds no SuperNet')
         if search['table'] != model.table.digest:
             raise CheckpointError(
                 'The latency table has changed since this search began; restore the old table or '
@@ -59,7 +59,7 @@ class SearchStateHook(Hook):
                 f'The search in this checkpoint has the seed {seed}, not {runner.seed}; go on with '
                 f'--seed {seed}.'
             )
-        model.supernet.restore_structure(weights[found[0]])
+        model.supernet.restore_structure(structure)
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             for wrapper in runner.optim_wrapper.values():
                 forget_removed(wrapper.optimizer, model)
