@@ -64,7 +64,7 @@ def resumable(cfg: Config) -> Iterator[None]:
         resume = {'--resume', path, f'--resume={path}'}
         argv = [argument for argument in sys.argv if argument not in resume]
         command = shlex.join([Path(sys.executable).name, *argv, '--resume'])
-        raise KeyboardInterrupt(f'{interrupt or "interrupted"}; to go on: {command}') from None
+        raise KeyboardInterrupt(f'{str(interrupt) or "interrupted"}; to go on: {command}') from None
 
 
 def _exit(line: str, code: int) -> None:
