@@ -1,6 +1,6 @@
-"""Retrain a found network beside random ones of the same predicted latency, equally.
+r"""Retrain a found network beside random ones of the same predicted latency, equally.
 
-    python benchmarks/retrain.py configs/search/prunet_digits.py configs/cls/prunet_digits.py \\
+    python benchmarks/retrain.py configs/search/prunet_digits.py configs/cls/prunet_digits.py \
         work_dirs/demo/subnet.json --seeds 3 --random 3
 
 Every network trains from scratch by ``tools/train.py`` on the same config, once per seed; reported

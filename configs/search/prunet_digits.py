@@ -39,7 +39,11 @@ model = dict(
         head=dict(type='LinearClsHead', num_classes=10, in_channels=48),
     ),
     latency=dict(
-        table='work_dirs/tables/digits_cpu.json', device='cpu', batch=64, threads=1, budget_ratio=0.5
+        table='work_dirs/tables/digits_cpu.json',
+        device='cpu',
+        batch=64,
+        threads=1,
+        budget_ratio=0.5,
     ),
 )
 
