@@ -1,4 +1,6 @@
+import contextlib
 import json
+import os
 import random
 import re
 import runpy
@@ -107,13 +109,15 @@ def start(root):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         processes.append(process)
         return process
 
     yield start
     for process in processes:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -153,7 +157,7 @@ def test_digits_search_killed_interrupted_and_finished(
 
     process = start(*command, '--resume')
     wait_for_rows(process, work_dir, 26)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, workers included
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     sentence = err.splitlines()[-1]
@@ -336,6 +340,7 @@ def test_a_work_dir_that_holds_a_search(refused, options, tmp_path):
     ('args', 'words'),
     [
         (['--amp'], 'mixed precision (--amp) needs a CUDA device'),
+        (['--cfg-options', 'optim_wrapper.weights.type=AmpOptimWrapper'], 'mixed precision'),
         (['--launcher', 'pytorch'], 'RANK is not set'),
         (['--cfg-options', 'train_cfg.max_iters.typo=1'], '--cfg-options do not fit'),
         (['--cfg-options', 'train_cfg.typo=1'], 'typo'),
