@@ -36,6 +36,41 @@ def run_python():
     return run
 
 
+@pytest.fixture(scope='session')
+def synthetic_table():
+    """Build a table of all blocks of a space but the last few, on a device that is not here."""
+    from prunet_mm.latency import LatencyTable
+    from prunet_mm.spec import SearchSpace
+
+    def latency_ms(key):
+        """A launch, and what grows with the multiply-adds."""
+        pixels = (key.height // key.stride) * (key.width // key.stride)
+        channels = (key.hidden or key.out_channels) * (2 if key.op == 'fused_irb' else 1)
+        return 0.01 + 3e-5 * pixels * key.kernel * channels
+
+    def build(space, without_last=0, **fields):
+        keys = SearchSpace.from_dict(space).block_keys()
+        entries = [
+            dict(key._asdict(), latency_ms=latency_ms(key), iqr_ms=0.0, samples=3)
+            for key in keys[: len(keys) - without_last]
+        ]
+        known = dict(
+            schema_version=1,
+            kind='measured',
+            device='a device far away',
+            backend='eager',
+            dtype='float32',
+            batch=1,
+            threads=1,
+            software={},
+            date='2026-01-01',
+            protocol={},
+        )
+        return LatencyTable.from_dict(known | dict(entries=entries) | fields)
+
+    return build
+
+
 @pytest.fixture(autouse=True)
 def fresh_mmengine_globals():
     """Let no logger, scope or visualizer of one test be found by name in the next."""

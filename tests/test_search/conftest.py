@@ -12,8 +12,6 @@ from mmengine.runner import runner as mmengine_runner
 
 from prunet_mm import register_all_modules
 from prunet_mm.engine import cli
-from prunet_mm.latency import LatencyTable
-from prunet_mm.spec import SearchSpace
 
 register_all_modules()
 
@@ -81,41 +79,17 @@ OPTIONS = dict(
 )
 
 
-def _synthetic_ms(key):
-    """A block's latency: a launch, and what grows with its multiply-adds."""
-    pixels = (key.height // key.stride) * (key.width // key.stride)
-    channels = (key.hidden or key.out_channels) * (2 if key.op == 'fused_irb' else 1)
-    return 0.01 + 3e-5 * pixels * key.kernel * channels
-
-
 @pytest.fixture
 def space():
     return copy.deepcopy(SPACE)
 
 
 @pytest.fixture
-def make_table():
-    """Build a table of all blocks of a space but the last few, on a device that is not here."""
+def make_table(synthetic_table):
+    """Build the table of a space, by default of the tiny one."""
 
-    def make(space=SPACE, without_last=0, **fields):
-        keys = SearchSpace.from_dict(space).block_keys()
-        entries = [
-            dict(key._asdict(), latency_ms=_synthetic_ms(key), iqr_ms=0.0, samples=3)
-            for key in keys[: len(keys) - without_last]
-        ]
-        known = dict(
-            schema_version=1,
-            kind='measured',
-            device='a device far away',
-            backend='eager',
-            dtype='float32',
-            batch=1,
-            threads=1,
-            software={},
-            date='2026-01-01',
-            protocol={},
-        )
-        return LatencyTable.from_dict(known | dict(entries=entries) | fields)
+    def make(space=SPACE, **fields):
+        return synthetic_table(space, **fields)
 
     return make
 

@@ -1,0 +1,90 @@
+"""The digits search as a command line, run in this process."""
+
+import runpy
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import runner as mmengine_runner
+
+from prunet_mm.spec import SearchSpace
+
+DIGITS = 'configs/search/prunet_digits.py'
+
+
+@pytest.fixture(scope='session')
+def digits(root, synthetic_table):
+    """The digits' space, and a table of it on a device that is not here."""
+    cfg = Config.fromfile(root / DIGITS)
+    space = SearchSpace.from_dict(cfg.space.to_dict())
+
+    return space, synthetic_table(cfg.space.to_dict())
+
+
+@pytest.fixture
+def table(digits, tmp_path):
+    path = tmp_path / 'table.json'
+    digits[1].save(path)
+    return f'model.latency.table={path}'
+
+
+@pytest.fixture
+def tool(root, monkeypatch, capsys):
+    """Run a tool as a command line, in this process; returns exit code, stdout and stderr."""
+
+    def run(name, *args):
+        monkeypatch.chdir(root)
+        monkeypatch.setattr(sys, 'argv', [f'tools/{name}.py', *map(str, args)])
+        threads = torch.get_num_threads()
+        try:
+            runpy.run_path(f'tools/{name}.py', run_name='__main__')
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            torch.set_num_threads(threads)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(tool, monkeypatch):
+    """Run a search that is refused; returns the one sentence."""
+    monkeypatch.setattr(Config, 'pretty_text', '')  # what takes longest until then
+    monkeypatch.setattr(mmengine_runner, 'collect_env', dict)
+
+    def run(*args, name='search', config=DIGITS):
+        code, out, err = tool(name, config, *args)
+        assert code == 2, (code, out, err)
+        assert err.startswith('error: ') and err.count('\n') == 1, err
+        assert 'Traceback' not in out + err
+        return err.removeprefix('error: ').rstrip()
+
+    return run
+
+
+@pytest.fixture
+def options(table, tmp_path):
+    """Arguments for a search in a folder of its own with these options."""
+
+    def options(*settings):
+        return ['--work-dir', tmp_path / 'work', '--cfg-options', table, *settings]
+
+    return options
+
+
+@pytest.fixture
+def short():
+    """Options for the digits search in a reduced form: steeper, since it has fewer steps."""
+    return [
+        'train_cfg.max_iters=50',
+        'train_cfg.warmup_iters=10',
+        'train_cfg.architecture_batch_size=16',
+        'train_dataloader.batch_size=16',
+        'optim_wrapper.architecture.optimizer.lr=0.08',
+        'default_hooks.checkpoint.interval=20',
+        'custom_hooks.4.interval=2',
+        'custom_hooks.4.probes=1',
+    ]
