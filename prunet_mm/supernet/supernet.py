@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -16,6 +16,7 @@ from prunet_mm.models.blocks import NORM, build_block
 from prunet_mm.models.prunet import INIT
 from prunet_mm.registry import register_model
 from prunet_mm.spec import NetworkSpec, SearchSpace
+from prunet_mm.supernet.latency import LatencyMixin
 from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.rules import build_rule
 from prunet_mm.supernet.statistics import frozen_statistics
@@ -24,7 +25,7 @@ from prunet_mm.supernet.structure import read_structure, require_fit, write_stru
 
 
 @register_model
-class SuperNet(BaseModule):
+class SuperNet(LatencyMixin, BaseModule):
     """All networks of a search space on shared weights, pruned while it trains.
 
     Modules: ``stem``, then ``stage1``, ``stage2``, ... each holding ``layer1``, ``layer2``, ...
@@ -86,7 +87,6 @@ class SuperNet(BaseModule):
             getattr(self, stage_name)[layer_name] = layer
         self.walking = False  # whether widths are searched; the Prunode hook turns it on
         self.hardened = False
-        self.fixed_ms = 0.0
         # A buffer, so that a network derived from a checkpoint is the one that the search derives.
         self.register_buffer('temperature', torch.ones((), dtype=torch.float64))
         self.register_buffer('structure', torch.zeros(0, dtype=torch.uint8))
@@ -215,32 +215,6 @@ class SuperNet(BaseModule):
         del getattr(self, stage)[layer]
         self._write_structure()
 
-    def drop_unaffordable(self, budget_ms: float) -> list[tuple[str, float]]:
-        """Remove layers until the rest, at its narrowest hidden widths, meets a budget in ms.
-
-        Of the skippable layers the one with the lowest keep coefficient goes first; of equals,
-        the dearest.
-
-        Returns:
-            Name and keep coefficient of each removed layer.
-        """
-        removed = []
-        while True:
-            costs = {
-                name: float(layer.candidates[layer.best()].latency_ms.min())
-                for name, layer in self.layers().items()
-            }
-            keeps = {
-                name: float(layer.keep.detach())
-                for name, layer in self.layers().items()
-                if layer.keep is not None
-            }
-            if not keeps or self.fixed_ms + sum(costs.values()) <= budget_ms:
-                return removed
-            name = min(keeps, key=lambda name: (keeps[name], -costs[name]))
-            self.remove_layer(name)
-            removed.append((name, keeps[name]))
-
     @torch.no_grad()
     def harden(self) -> list[tuple[str, str, float]]:
         """Settle all discrete choices: best candidates only, no skip in the remaining layers.
@@ -257,53 +231,7 @@ class SuperNet(BaseModule):
         self._write_structure()
         return removed
 
-    # Latency, and what it becomes
-
-    def attach_latency(self, table) -> None:
-        """Give every candidate its latencies in ms.
-
-        Args:
-            table: A :class:`prunet_mm.latency.LatencyTable` that has all blocks of the space.
-
-        Raises:
-            LatencyTableError: A block is missing.
-        """
-        table.require(self.space.block_keys())
-        smallest = self.space.smallest()
-        layers = smallest.block_keys()[len(smallest.stem) :][: len(smallest.layers)]
-        self.fixed_ms = table.predict_ms(smallest) - sum(table.block_ms(key) for key in layers)
-        for layer in self.layers().values():
-            at = layer.position
-            for candidate in at.candidates:
-                if candidate.name in layer.candidates:
-                    widths = candidate.widths or (0,)
-                    costs = [
-                        table.block_ms(at.layer(candidate, width).block_key(at.height, at.width))
-                        for width in widths
-                    ]
-                    layer.candidates[candidate.name].latency_ms.copy_(torch.tensor(costs))
-
-    def fastest_ms(self) -> float:
-        """Return the latency in ms of the fastest network that is left."""
-        return self._floor_ms(lambda layer: layer.position.skippable)
-
-    def reachable_ms(self) -> float:
-        """Return the lowest expected latency in ms that widths, logits and keeps can reach now.
-
-        It is above :meth:`fastest_ms` until the skips open.
-        """
-        return self._floor_ms(lambda layer: layer.skip_open)
-
-    def _floor_ms(self, skipped: Callable[[StochasticLayer], bool]) -> float:
-        return self.fixed_ms + sum(
-            min(float(c.latency_ms.min()) for c in layer.candidates.values())
-            for layer in self.layers().values()
-            if not skipped(layer)
-        )
-
-    def expected_latency_ms(self) -> Tensor:
-        """Return E[latency] in ms: differentiable, free of noise, the same on all ranks."""
-        return self.fixed_ms + sum(layer.expected_latency_ms() for layer in self.layers().values())
+    # What it becomes
 
     def choices(self) -> list[tuple[str, str, int, float]]:
         """Return per layer: its name, best candidate, that one's nearest grid width and E[w]."""

@@ -18,7 +18,8 @@ class LayerPruningHook(Hook):
     keep coefficient. A low k alone is no proof that the layer is useless. So it goes only when k
     is below the threshold *and* a direct test agrees: on a few architecture batches, the task
     loss without the layer rises by less than what the objective pays for the latency that goes
-    away. Coefficient, test and numbers are our reconstruction.
+    away, and only while the rest, at its widest, can still use the budget. Coefficient, test and
+    numbers are our reconstruction.
 
     Args:
         begin: Point of the architecture phase (0 to 1) at which the skips open.
@@ -91,8 +92,14 @@ class LayerPruningHook(Hook):
             return
         tests = self._compare(runner, low)
         least = min(low, key=lambda name: tests[name]['loss_rise'] - tests[name]['worth'])
+        budget_ms, supernet = model.budget.budget_ms, model.supernet
         for name, test in tests.items():
-            goes = name == least and test['loss_rise'] < test['worth']
+            goes = (
+                name == least
+                and test['loss_rise'] < test['worth']
+                # Nothing is gained by a network that cannot use its budget.
+                and supernet.widest_ms(without=name) >= budget_ms
+            )
             runner.logger.info(
                 f'step {loop.iter + 1}: {name} {"removed" if goes else "stays"} at keep '
                 f'coefficient {test["probability"]:.3f} (threshold {self.threshold}): without it '
@@ -100,7 +107,7 @@ class LayerPruningHook(Hook):
                 f'worth {test["worth"]:.4f}'
             )
             if goes:
-                model.supernet.remove_layer(name)
+                supernet.remove_layer(name)
                 loop.record(dict(kind='layer', layer=name, threshold=self.threshold, **test))
                 for wrapper in runner.optim_wrapper.values():
                     forget_removed(wrapper.optimizer, model)

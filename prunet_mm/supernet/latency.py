@@ -1,0 +1,105 @@
+"""What a SuperNet costs: expected, at least, at most, by a latency table in ms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from prunet_mm.latency import LatencyTable
+from prunet_mm.supernet.stochastic_layer import StochasticLayer
+
+
+class LatencyMixin:
+    """The latency of a SuperNet that has ``space``, ``layers()`` and ``remove_layer()``.
+
+    Attributes:
+        fixed_ms: Latency of all that is not searched.
+    """
+
+    fixed_ms = 0.0
+
+    def attach_latency(self, table: LatencyTable) -> None:
+        """Give every candidate its latencies in ms.
+
+        Args:
+            table: Has all blocks of the space.
+
+        Raises:
+            LatencyTableError: A block is missing.
+        """
+        table.require(self.space.block_keys())
+        smallest = self.space.smallest()
+        layers = smallest.block_keys()[len(smallest.stem) :][: len(smallest.layers)]
+        self.fixed_ms = table.predict_ms(smallest) - sum(table.block_ms(key) for key in layers)
+        for layer in self.layers().values():
+            at = layer.position
+            for candidate in at.candidates:
+                if candidate.name in layer.candidates:
+                    widths = candidate.widths or (0,)
+                    costs = [
+                        table.block_ms(at.layer(candidate, width).block_key(at.height, at.width))
+                        for width in widths
+                    ]
+                    layer.candidates[candidate.name].latency_ms.copy_(torch.tensor(costs))
+
+    def fastest_ms(self) -> float:
+        """Return the latency in ms of the fastest network that is left."""
+        return self._floor_ms(lambda layer: layer.position.skippable)
+
+    def reachable_ms(self) -> float:
+        """Return the lowest expected latency in ms that widths, logits and keeps can reach now.
+
+        It is above :meth:`fastest_ms` until the skips open.
+        """
+        return self._floor_ms(lambda layer: layer.skip_open)
+
+    def widest_ms(self, without: str | None = None) -> float:
+        """Return the latency in ms of the most probable candidates at their widest.
+
+        Args:
+            without: Name of a layer to leave out.
+        """
+        return self.fixed_ms + sum(
+            float(layer.candidates[layer.best()].latency_ms.max())
+            for name, layer in self.layers().items()
+            if name != without
+        )
+
+    def _floor_ms(self, skipped: Callable[[StochasticLayer], bool]) -> float:
+        return self.fixed_ms + sum(
+            min(float(c.latency_ms.min()) for c in layer.candidates.values())
+            for layer in self.layers().values()
+            if not skipped(layer)
+        )
+
+    def expected_latency_ms(self) -> Tensor:
+        """Return E[latency] in ms: differentiable, free of noise, the same on all ranks."""
+        return self.fixed_ms + sum(layer.expected_latency_ms() for layer in self.layers().values())
+
+    def drop_unaffordable(self, budget_ms: float) -> list[tuple[str, float]]:
+        """Remove layers until the rest, at its narrowest hidden widths, meets a budget in ms.
+
+        Of the skippable layers the one with the lowest keep coefficient goes first; of equals,
+        the dearest.
+
+        Returns:
+            Name and keep coefficient of each removed layer.
+        """
+        removed = []
+        while True:
+            costs = {
+                name: float(layer.candidates[layer.best()].latency_ms.min())
+                for name, layer in self.layers().items()
+            }
+            keeps = {
+                name: float(layer.keep.detach())
+                for name, layer in self.layers().items()
+                if layer.keep is not None
+            }
+            if not keeps or self.fixed_ms + sum(costs.values()) <= budget_ms:
+                return removed
+            name = min(keeps, key=lambda name: (keeps[name], -costs[name]))
+            self.remove_layer(name)
+            removed.append((name, keeps[name]))
