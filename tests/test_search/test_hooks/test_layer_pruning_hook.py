@@ -52,6 +52,17 @@ def test_removes_layers_whose_test_agrees(make_lone_search, history, log, monkey
         assert {id(p) for p in wrapper.optimizer.state} <= held <= alive
 
 
+def test_no_layer_goes_that_the_budget_needs(make_lone_search, history, monkeypatch):
+    runner = make_lone_search(hook(), STEPS | LATENCY_ALONE | {'model.latency.budget_ratio': 0.95})
+    without_them_the_loss_is(runner.model, -math.inf, monkeypatch)
+    supernet, budget_ms = runner.model.supernet, runner.model.budget.budget_ms
+    assert all(supernet.widest_ms(without=name) < budget_ms for name in SKIPPABLE)
+    runner.train()
+    rows = history()
+    assert min(row['keep'].get('stage1.layer2', 1) for row in rows) < 0.7
+    assert set(rows[-1]['probabilities']) > SKIPPABLE
+
+
 def test_a_low_keep_coefficient_alone_removes_nothing(make_lone_search, history, log, monkeypatch):
     runner = make_lone_search(hook(), STEPS | LATENCY_ALONE)
     lines = log(runner)
