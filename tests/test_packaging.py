@@ -104,7 +104,7 @@ def test_wheel_ships_the_data_files(root, tmp_path):
 
 def test_stamps_follow_success_and_a_second_make_installs_nothing(root, tmp_path):
     def commands(*targets):
-        make = ['make', '-n', f'VENV={tmp_path}', *targets]
+        make = ['make', '-n', '--no-print-directory', f'VENV={tmp_path}', *targets]
         return subprocess.run(make, cwd=root, check=True, capture_output=True, text=True).stdout
 
     assert commands('test').rstrip().splitlines()[-1].endswith('-m pytest')

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio.io import backend_instances
 from mmengine.runner import CheckpointLoader
 
 from prunet_mm.engine.addresses import resolve_address
@@ -210,6 +211,7 @@ def use_safe_loading() -> None:
     for scheme in list(CheckpointLoader._schemes):
         CheckpointLoader.register_scheme(scheme, load_from_plain_data, force=True)
     register_backend('local', AtomicLocalBackend, force=True, prefixes='')
+    backend_instances.clear()  # mmengine goes on using a backend that it has built before
 
 
 # mmengine logs what comes after "load_from_" in the name of a loader.

@@ -15,7 +15,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
-from mmengine.fileio import put
+from mmengine.fileio import LocalBackend, put, register_backend
+from mmengine.fileio.io import backend_instances
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint, load_checkpoint
 from torch import nn
@@ -486,6 +487,17 @@ class TestMMEngine:
     def test_other_schemes_are_refused(self, address):
         with pytest.raises(CheckpointError, match='download it and give the path'):
             load_checkpoint(nn.Linear(2, 1), address)
+
+    def test_a_backend_that_mmengine_built_before_writes_in_one_step_too(self, path, monkeypatch):
+        register_backend('local', LocalBackend, force=True, prefixes='')
+        backend_instances.clear()
+        put(b'old', path)
+        use_safe_loading()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'replace', lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                put(b'new', path)
+        assert path.read_bytes() == b'old'
 
     def test_mmengine_writes_in_one_step(self, path, monkeypatch):
         put(b'old', path)
