@@ -2,6 +2,8 @@ import pytest
 from mmengine.registry import MODELS, DefaultScope
 
 from prunet_mm.models import PRUNet
+from prunet_mm.search import ArchitectureSearch
+from prunet_mm.supernet import SuperNet
 
 
 @pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet'])
@@ -10,6 +12,9 @@ def test_names_resolve_in_either_default_scope(scope, prefix):
     DefaultScope.get_instance(f'test-{scope}-{prefix}', scope_name=scope)
     net = MODELS.build(dict(type=f'{prefix}PRUNet', arch='prunet_p0'))
     assert type(net) is PRUNet
+    with MODELS.switch_scope_and_registry(None) as registry:
+        assert registry.get(f'{prefix}SuperNet') is SuperNet
+        assert registry.get(f'{prefix}ArchitectureSearch') is ArchitectureSearch
 
 
 def test_without_mmdet_the_classification_names_still_resolve(run_python):
@@ -30,12 +35,13 @@ from mmengine.registry import MODELS, DefaultScope
 
 DefaultScope.get_instance('test', scope_name='mmpretrain')
 with MODELS.switch_scope_and_registry(None) as registry:
-    for name in ('PRUNet', 'mmpretrain.PRUNet', 'PRUNetTail'):
+    for name in ('PRUNet', 'mmpretrain.PRUNet', 'PRUNetTail', 'SuperNet', 'ArchitectureSearch'):
         print(registry.get(name).__name__)
 """,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ['PRUNet', 'PRUNet', 'PRUNetTail']
+    found = ['PRUNet', 'PRUNet', 'PRUNetTail', 'SuperNet', 'ArchitectureSearch']
+    assert result.stdout.split() == found
 
 
 def test_importing_the_package_loads_neither_ops_nor_detection_heads(run_python):
