@@ -154,7 +154,8 @@ class TestPlainData:
         assert load_checkpoint_file(path) == dict(meta=dict(cfg='model = dict()'))
 
     def test_safetensors(self, tmp_path):
-        safetensors = pytest.importorskip('safetensors.torch')
+        import safetensors.torch as safetensors
+
         file = tmp_path / 'weights.safetensors'
         safetensors.save_file(dict(weight=torch.ones(2)), file)
         assert load_checkpoint_file(file)['weight'].tolist() == [1, 1]
