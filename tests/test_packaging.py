@@ -107,7 +107,7 @@ def test_stamps_follow_success_and_a_second_make_installs_nothing(root, tmp_path
         make = ['make', '-n', '--no-print-directory', f'VENV={tmp_path}', *targets]
         return subprocess.run(make, cwd=root, check=True, capture_output=True, text=True).stdout
 
-    assert commands('test').rstrip().splitlines()[-1].endswith('-m pytest')
+    assert '-m pytest' in commands('test').rstrip().splitlines()[-1]
     assert commands('demo').index('pip install') < commands('demo').index('touch')
     for stamp in ('.demo-installed', '.test-installed'):
         (tmp_path / stamp).touch()
