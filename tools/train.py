@@ -40,9 +40,11 @@ def main() -> None:
 
     from mmengine.runner import Runner
 
+    from prunet_mm.datasets.layout import require_data
     from prunet_mm.engine.checkpoint import use_safe_loading
 
     use_safe_loading()
+    require_data(cfg.train_dataloader.dataset, cfg.get('data_layout'))
     with cli.resumable(cfg):
         Runner.from_cfg(cfg).train()
 

@@ -175,12 +175,6 @@ def latest_checkpoint(folder: str | os.PathLike) -> Path | None:
     return next(iter(_newest_first(folder)), None)
 
 
-def prune_old(folder: str | os.PathLike, keep: int = 2) -> None:
-    """Deletes all but the ``keep`` newest complete checkpoints ``iter_<number>.pth``."""
-    for path in _newest_first(folder)[keep:]:
-        path.unlink()
-
-
 def _newest_first(folder: str | os.PathLike) -> list[Path]:
     paths = [path for path in Path(folder).glob('iter_*.pth') if _NAME.fullmatch(path.name)]
     paths.sort(key=lambda path: int(_NAME.fullmatch(path.name)[1]), reverse=True)

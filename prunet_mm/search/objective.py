@@ -1,7 +1,7 @@
 """Latency objectives: what the architecture step adds to the task's loss.
 
-All but the first are there for comparison; in our measurements none of them meets a budget by
-itself.
+All but the first are there for comparison: their weight is fixed, so where the latency settles
+depends on the task, and none is made to meet a budget.
 """
 
 from __future__ import annotations

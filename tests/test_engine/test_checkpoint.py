@@ -27,7 +27,6 @@ from prunet_mm.engine.checkpoint import (
     latest_checkpoint,
     load_checkpoint_file,
     mark_latest,
-    prune_old,
     save_checkpoint_file,
     use_safe_loading,
 )
@@ -377,17 +376,6 @@ class TestLatest:
     def test_none(self, tmp_path):
         assert latest_checkpoint(tmp_path) is None
         assert latest_checkpoint(tmp_path / 'missing') is None
-
-    def test_pruning_keeps_the_newest_complete_ones(self, folder):
-        (folder / 'iter_11.pth').write_bytes(b'cut')
-        (folder / 'best_iter_1.pth').touch()
-        prune_old(folder, keep=2)
-        assert sorted(os.listdir(folder)) == [
-            'best_iter_1.pth',
-            'iter_000010.pth',
-            'iter_11.pth',
-            'iter_9.pth',
-        ]
 
     def test_mmengine_finds_what_is_marked(self, folder):
         mark_latest(folder / 'iter_9.pth', folder)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.spec import NetworkSpec
 
 CONFIG = 'configs/cls/prunet_digits.py'
@@ -93,10 +94,10 @@ def test_a_found_network_is_trained_and_the_run_goes_on(run_python, root, tmp_pa
         return result.stdout
 
     assert 'accuracy/top1' in train(1)
-    first = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
+    first = load_checkpoint_file(work_dir / 'epoch_1.pth')
     assert first['state_dict']['backbone.stage1.1.expand.conv.weight'].shape[0] == 40
     assert 'resumed epoch: 1' in train(2, '--resume')
-    assert torch.load(work_dir / 'epoch_2.pth', weights_only=False)['meta']['iter'] == 4
+    assert load_checkpoint_file(work_dir / 'epoch_2.pth')['meta']['iter'] == 4
 
 
 def test_ctrl_c_names_the_command_that_goes_on(root, tmp_path):
@@ -113,3 +114,16 @@ def test_ctrl_c_names_the_command_that_goes_on(root, tmp_path):
     assert stderr.decode().splitlines()[-1].startswith('interrupted; to go on: python')
     assert stderr.decode().rstrip().endswith('--resume')
     assert b'Traceback' not in stderr
+
+
+def test_images_that_are_missing(run_python, tmp_path):
+    work = ('--work-dir', tmp_path / 'work')
+    options = (f'train_dataloader.dataset.data_root={tmp_path}/nowhere',)
+    result = run_python(
+        'tools/train.py', 'configs/cls/prunet_cifar10.py', *work, '--cfg-options', *options
+    )
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()[-1:]
+    assert line.startswith('error: The images are missing')
+    assert 'data/cifar10/train/CLASS/IMAGE.jpg' in line
+    assert 'Traceback' not in result.stderr
