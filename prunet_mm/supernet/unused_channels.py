@@ -15,7 +15,9 @@ class UnusedChannels:
     """Shields the hidden channels beyond a Prunode's ``hi`` from weight decay and momentum.
 
     Their gradient is zero, which plain SGD does not take for "leave alone". They and their
-    optimiser state come out of ``optimizer.step()`` bit-identical.
+    optimiser state come out of ``optimizer.step()`` bit-identical. State that this very step
+    creates is, there, what the optimiser itself makes of a weight and a gradient of zero: nothing
+    for moments that start at zero, a positive number for those that start at one.
 
     Args:
         prunodes: Called at every step: the Prunodes that are alive.
@@ -41,13 +43,15 @@ class UnusedChannels:
                         for name, value in _tensors(optimizer, parameter).items()
                     }
                     self._saved.append((parameter, dim, hi, unused, old))
+                    # Weight decay then has nothing to put into a state that is created now.
+                    parameter.narrow(dim, hi, unused).zero_()
 
     @torch.no_grad()
     def _restore(self, optimizer: Optimizer, *_) -> None:
         for parameter, dim, hi, unused, old in self._saved:
             for name, value in _tensors(optimizer, parameter).items():
-                tail = value.narrow(dim, hi, unused)
-                tail.copy_(old[name]) if name in old else tail.zero_()
+                if name in old:
+                    value.narrow(dim, hi, unused).copy_(old[name])
         self._saved = []
 
 

@@ -7,12 +7,30 @@ from torch import nn
 from prunet_mm.supernet import Prunode
 from prunet_mm.supernet.unused_channels import UnusedChannels, forget_removed, reset_state
 
+
+class FromOnes(torch.optim.Optimizer):
+    """Divides by a mean of squares that starts at one, as TensorFlow's RMSprop does."""
+
+    def __init__(self, params, lr, weight_decay):
+        super().__init__(params, dict(lr=lr, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group['params']:
+                gradient = p.grad + group['weight_decay'] * p
+                mean = self.state[p].setdefault('mean', torch.ones_like(p))
+                mean.mul_(0.75).addcmul_(gradient, gradient, value=0.25)
+                p.addcdiv_(gradient, mean.sqrt(), value=-group['lr'])
+
+
 OPTIMIZERS = {
     'sgd': lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
     'nesterov': lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     'adam': lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
     'adamw': lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
     'rmsprop': lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9, weight_decay=0.1),
+    'from_ones': lambda p: FromOnes(p, lr=0.01, weight_decay=0.1),
 }
 optimizers = pytest.mark.parametrize('make_optimizer', OPTIMIZERS.values(), ids=OPTIMIZERS)
 kinds = pytest.mark.parametrize('options', [dict(op='irb', se=3), dict(op='fused_irb', se=3)])
@@ -109,7 +127,21 @@ def test_random_widths_of_the_warm_up_are_shielded_too(make_prunode, images, mak
         after = state(prunode, optimizer, width, 24 - width)
         assert all(torch.equal(before[key], after[key]) for key in before)
         fresh = {key for key in after if key not in before}  # state made by this very step
-        assert all(after[key].count_nonzero() == 0 for key in fresh)
+        start = 0.75 if isinstance(optimizer, FromOnes) else 0
+        assert all((after[key] == start).all() for key in fresh)
+
+
+def test_a_state_that_is_a_step_size_starts_where_the_optimiser_puts_it(make_prunode, images):
+    """With a size of zero, channels could never move once they come into use."""
+    prunode, optimizer = shielded(make_prunode, lambda p: torch.optim.Rprop(p, lr=0.05))
+    prunode.fixed_width = 8
+    step(prunode, optimizer, images)
+    weight = prunode.block.expand.conv.weight
+    assert (optimizer.state[weight]['step_size'][8:] == 0.05).all()
+    prunode.fixed_width = 24
+    before = weight.detach().clone()
+    step(prunode, optimizer, images)
+    assert (weight[8:] != before[8:]).all()
 
 
 @optimizers
