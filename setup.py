@@ -34,8 +34,9 @@ setup(
     extras_require={
         'mm': requirements('mm'),
         'det': requirements('mm', 'det'),
+        'distill': requirements('mm', 'distill'),
         'demo': requirements('mm', 'demo'),
-        'test': requirements('mm', 'det', 'demo', 'test'),
+        'test': requirements('mm', 'det', 'distill', 'demo', 'test'),
     },
     classifiers=[
         'Development Status :: 3 - Alpha',

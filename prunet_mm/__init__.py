@@ -19,6 +19,8 @@ _REGISTERING_MODULES = (
     'prunet_mm.datasets',
     'prunet_mm.engine.checkpoint_hook',
     'prunet_mm.engine.loss_hook',
+    'prunet_mm.engine.rmsprop_tf',
+    'prunet_mm.engine.staircase_lr',
     'prunet_mm.supernet',
     'prunet_mm.search',
 )
