@@ -1,7 +1,15 @@
 """The network that holds a whole search space, and the parts that make it prunable."""
 
+from prunet_mm.supernet.inherit import SuperNetInit, inherit_weights
 from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.stochastic_layer import FixedBlock, StochasticLayer
 from prunet_mm.supernet.supernet import SuperNet
 
-__all__ = ['FixedBlock', 'Prunode', 'StochasticLayer', 'SuperNet']
+__all__ = [
+    'FixedBlock',
+    'Prunode',
+    'StochasticLayer',
+    'SuperNet',
+    'SuperNetInit',
+    'inherit_weights',
+]
