@@ -2,12 +2,14 @@
 
 torch's ``weights_only`` unpickler calls whatever its allowlist names, with arguments from the file.
 mmengine's checkpoints name numpy arrays, log histories and, for the latter, ``getattr``, none of
-which is safe to call like that. So each name stands for a record here that only keeps what the file
-says; :func:`restore` makes the real object, once the record is complete, from checked contents.
+which is safe to call like that; timm's, NVIDIA's among them, name the `argparse.Namespace` of the
+command line. So each name stands for a record here that only keeps what the file says;
+:func:`restore` makes the real object, once the record is complete, from checked contents.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 from typing import Any
 
@@ -70,6 +72,11 @@ class _History(_Record):
         return HistoryBuffer(values, counts, int(self.state['max_length']))
 
 
+class _Namespace(_Record):
+    def restore(self) -> argparse.Namespace:
+        return argparse.Namespace(**restore(self.state or {}))
+
+
 def _restored(record: Any, kind: type[_Record]) -> Any:
     if type(record) is not kind:
         raise ValueError(f'found a {type(record).__name__} where numpy data belongs')
@@ -95,6 +102,7 @@ def _no_bytes() -> bytes:
 
 ALLOWLIST = [
     (_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
+    (_Namespace, 'argparse.Namespace'),
     (_statistic, 'builtins.getattr'),
     (_no_bytes, 'builtins.bytes'),
     (_Dtype, 'numpy.dtype'),

@@ -24,6 +24,7 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.fileio.io import backend_instances
 from mmengine.runner import CheckpointLoader
+from torch import Tensor
 
 from prunet_mm.engine.addresses import resolve_address
 from prunet_mm.engine.allowlist import ALLOWLIST, NotPlainDataError, restore
@@ -47,8 +48,8 @@ def load_checkpoint_file(path: str | os.PathLike, map_location: Any = 'cpu') -> 
 
     Returns:
         The checkpoint: tensors, numbers, strings, plain containers, numpy arrays and scalars
-        without objects, and mmengine's `HistoryBuffer`. ``meta['config']`` is left out, because
-        mmengine runs that text as Python when it resumes.
+        without objects, mmengine's `HistoryBuffer` and timm's `argparse.Namespace`.
+        ``meta['config']`` is left out, because mmengine runs that text as Python when it resumes.
 
     Raises:
         CheckpointError: The file is missing, empty, damaged, not a checkpoint, or asks for an
@@ -117,17 +118,23 @@ def _allowlist() -> Iterator[None]:
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise CheckpointError(
-            f'{path}: reading it takes the package safetensors: run "pip install safetensors"'
-        ) from None
+    _require_safetensors(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         return load_file(path, device=str(map_location or 'cpu'))
     except SafetensorError as error:
         raise CheckpointError(f'{path}: is not a complete safetensors file ({error})') from None
+
+
+def _require_safetensors(path: str | os.PathLike) -> None:
+    try:
+        import safetensors  # noqa: F401
+    except ImportError:
+        raise CheckpointError(
+            f'{path}: such files take the package safetensors: run "pip install safetensors"'
+        ) from None
 
 
 def save_checkpoint_file(obj: dict, path: str | os.PathLike) -> None:
@@ -145,6 +152,27 @@ def save_checkpoint_file(obj: dict, path: str | os.PathLike) -> None:
     buffer = io.BytesIO()
     torch.save(obj, buffer)
     _write(path, buffer.getbuffer())
+
+
+def save_safetensors_file(
+    tensors: dict[str, Tensor], path: str | os.PathLike, metadata: dict[str, str]
+) -> None:
+    """Saves named tensors, without anything else, as :func:`save_checkpoint_file` does.
+
+    Args:
+        tensors: In any memory layout; the file holds them contiguous.
+        path: The file; folders that are missing are made.
+        metadata: What the file says about itself.
+
+    Raises:
+        PrunetError: The file cannot be written, or the package safetensors is missing.
+    """
+    _require_safetensors(path)
+    from safetensors.torch import save
+
+    # Copies, since the format refuses tensors that share memory.
+    own = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    _write(path, save(own, {'format': 'pt', **metadata}))
 
 
 def _write(path: str | os.PathLike, data: bytes | memoryview) -> None:
