@@ -22,6 +22,10 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
     )
+    parser.add_argument('--no-pin-memory', action='store_true', help='load into ordinary memory')
+    parser.add_argument(
+        '--no-persistent-workers', action='store_true', help='start loader workers every epoch'
+    )
     return parser.parse_args()
 
 
@@ -34,19 +38,25 @@ def main() -> None:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ConfigError(f'{args.config}: --auto-scale-lr needs auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
+    cli.set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
 
     from mmengine.runner import Runner
 
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.engine.weights_hook import FittingWeightsHook
 
     use_safe_loading()
-    require_data(cfg.train_dataloader.dataset, cfg.get('data_layout'))
+    for loader in (cfg.train_dataloader, cfg.get('val_dataloader')):
+        if loader is not None:
+            require_data(loader.dataset, cfg.get('data_layout'))
     with cli.resumable(cfg):
-        Runner.from_cfg(cfg).train()
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(FittingWeightsHook())
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
-# How the processes of a distributed run are started, and a variable that each is given then.
+# How the processes of a distributed run are started, with two variables that each is given then:
+# one that tells that it was, and its number among those on its machine.
 LAUNCHERS = {
-    'pytorch': 'RANK',
-    'slurm': 'SLURM_PROCID',
-    'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK',
+    'pytorch': ('RANK', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
 
 
@@ -234,13 +235,9 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Puts ``--launcher``, ``--resume`` and ``--amp`` to work, and the config's ``torch_threads``.
 
     Raises:
-        ConfigError: Mixed precision without a CUDA device, or ``--launcher`` in a process that the
-            launcher did not start.
+        ConfigError: Mixed precision without a CUDA device, or a launcher that cannot be, as in
+            :func:`apply_process_arguments`.
     """
-    import torch
-
-    if cfg.get('torch_threads'):
-        torch.set_num_threads(cfg.torch_threads)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
@@ -248,17 +245,38 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
         for wrapper in optim_wrappers(cfg):
             wrapper.type = 'AmpOptimWrapper'
             wrapper.setdefault('loss_scale', 'dynamic')
-    amp = any(wrapper.get('type') == 'AmpOptimWrapper' for wrapper in optim_wrappers(cfg))
-    if amp and not torch.cuda.is_available():
-        raise ConfigError('mixed precision (--amp) needs a CUDA device, and there is none here')
-    _apply_launcher(cfg, args)
+    if any(wrapper.get('type') == 'AmpOptimWrapper' for wrapper in optim_wrappers(cfg)):
+        require_cuda('mixed precision (--amp)')
+    apply_process_arguments(cfg, args)
 
 
-def _apply_launcher(cfg: Config, args: argparse.Namespace) -> None:
+def require_cuda(what: str) -> None:
+    """Refuses what no CPU can do.
+
+    Raises:
+        ConfigError: There is no CUDA device.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(f'{what} needs a CUDA device, and there is none here')
+
+
+def apply_process_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Puts ``--launcher`` to work, and the config's ``torch_threads``.
+
+    Raises:
+        ConfigError: The launcher did not start this process, takes CUDA devices where there are
+            none, or has started more processes than there are devices.
+    """
+    import torch
+
+    if cfg.get('torch_threads'):
+        torch.set_num_threads(cfg.torch_threads)
     cfg.launcher = args.launcher
     if args.launcher == 'none':
         return
-    variable = LAUNCHERS[args.launcher]
+    variable, local_rank = LAUNCHERS[args.launcher]
     if variable not in os.environ:
         raise ConfigError(
             f'--launcher {args.launcher}: {variable} is not set, so that launcher did not start '
@@ -266,13 +284,68 @@ def _apply_launcher(cfg: Config, args: argparse.Namespace) -> None:
         )
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-
-    import torch
-
-    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        index, count = int(os.environ.get(local_rank, 0)), torch.cuda.device_count()
+        if index >= count:
+            raise ConfigError(
+                f'{index + 1} processes or more were started on this machine, which has only '
+                f'{count} CUDA devices for them'
+            )
+    elif args.launcher == 'pytorch':
         # mmengine selects a CUDA device when it starts and when it wraps the model.
         torch.distributed.init_process_group('gloo')
-        cfg.setdefault('model_wrapper_cfg', dict(device_ids=None, broadcast_buffers=False))
+        unused = cfg.get('find_unused_parameters', False)
+        wrapper = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
+        cfg.setdefault('model_wrapper_cfg', wrapper)
+    else:
+        require_cuda(f'--launcher {args.launcher}')
+
+
+def set_loader_defaults(cfg: Config, pin_memory: bool = True, keep_workers: bool = True) -> None:
+    """Sets what OpenMMLab's tools set for data loaders whose config does not say otherwise.
+
+    Args:
+        cfg: The config; the loaders for training, validation and test are changed.
+        pin_memory: Whether loaders may copy batches to page-locked memory.
+        keep_workers: Whether workers may live on between epochs.
+    """
+    import torch
+
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        if cfg.get('default_scope') == 'mmpretrain':
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        loader.setdefault('persistent_workers', True)
+        loader.pin_memory &= pin_memory
+        loader.persistent_workers &= keep_workers and loader.get('num_workers', 0) > 0
+
+
+def require_output(path: str, option: str, suffix: str = '.json') -> None:
+    """Finds out before any work is done, not after it, that a result cannot be written.
+
+    Makes the folder of the file.
+
+    Args:
+        path: The file to write later.
+        option: The argument that named it.
+        suffix: What its name has to end in.
+
+    Raises:
+        ConfigError: The name ends otherwise, is that of a folder, or its folder cannot be made.
+    """
+    if Path(path).is_dir():
+        raise ConfigError(f'{path} is a folder: {option} takes the path of a file')
+    if Path(path).suffix != suffix:
+        raise ConfigError(f'{option} {path}: the file is written as {suffix}, so name it so')
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'cannot make the folder of {path}: {error.strerror}') from error
+    if not os.access(Path(path).parent, os.W_OK):
+        raise ConfigError(f'{option} {path}: nothing can be written to this folder')
 
 
 def optim_wrappers(cfg: Config) -> list[dict]:
