@@ -16,8 +16,8 @@ class Tail(nn.Module):
 
     def __init__(self, key: BlockKey) -> None:
         super().__init__()
-        self.neck = PRUNetTail(key.in_channels, key.hidden, key.act)
-        self.linear = nn.Linear(key.hidden or key.in_channels, key.out_channels)
+        self.neck = PRUNetTail(key.in_channels, key.hidden, key.act, features=key.features)
+        self.linear = nn.Linear(self.neck.out_channels, key.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps features (N, in, H, W) to logits (N, classes)."""
@@ -46,14 +46,7 @@ def random_images(spec: NetworkSpec, batch: int, device: str, count: int = 4) ->
 
 
 def _layer(key: BlockKey) -> LayerSpec:
-    return LayerSpec(
-        op=key.op,
-        in_channels=key.in_channels,
-        out_channels=key.out_channels,
-        kernel=key.kernel,
-        stride=key.stride,
-        hidden=key.hidden,
-        act=key.act,
-        se=key.se,
-        stage=1,
-    )
+    fields = {
+        name: value for name, value in key._asdict().items() if name in LayerSpec.model_fields
+    }
+    return LayerSpec(**fields, stage=1)

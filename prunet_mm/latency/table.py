@@ -18,6 +18,7 @@ from prunet_mm.errors import LatencyTableError, SpecError
 from prunet_mm.latency.isotonic import isotonic
 from prunet_mm.spec import BlockKey, NetworkSpec
 from prunet_mm.spec.validation import (
+    Flag,
     JsonObject,
     Many,
     Name,
@@ -43,7 +44,7 @@ Offset = Annotated[float, Field(allow_inf_nan=False), expecting('a number of mil
 
 
 class Entry(Spec):
-    """One block's latency; the fields up to ``width`` are those of a `BlockKey`.
+    """One block's latency; the fields up to ``features`` are those of a `BlockKey`.
 
     Attributes:
         latency_ms: Median over the samples.
@@ -64,6 +65,9 @@ class Entry(Spec):
     se: NonNegativeInt
     height: PositiveInt
     width: PositiveInt
+    padding: NonNegativeInt | None = None
+    residual: Flag | None = None
+    features: NonNegativeInt = 0
     latency_ms: Milliseconds
     iqr_ms: Spread
     samples: NonNegativeInt
@@ -225,7 +229,7 @@ class LatencyTable(Spec):
     def digest(self) -> str:
         """Short SHA-256 of all that a prediction depends on, which tells tables apart."""
         rows = [self.network_overhead_ms, self.network_scale]
-        rows += sorted((*entry.key, entry.latency_ms) for entry in self.entries)
+        rows += sorted(([*entry.key, entry.latency_ms] for entry in self.entries), key=str)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
     @cached_property
@@ -312,9 +316,14 @@ def readable(key: BlockKey) -> str:
     """A block in words, as errors name it."""
     hidden = f' hidden {key.hidden}' if key.hidden else ''
     se = f' se {key.se}' if key.se else ''
+    odd = ''.join(
+        f' {name} {getattr(key, name)}'
+        for name in ('padding', 'residual', 'features')
+        if getattr(key, name) != BlockKey._field_defaults[name]
+    )
     return (
         f'{key.op} {key.in_channels}->{key.out_channels}{hidden} k{key.kernel} s{key.stride} '
-        f'{key.act}{se} on {key.height} x {key.width} px'
+        f'{key.act}{se}{odd} on {key.height} x {key.width} px'
     )
 
 

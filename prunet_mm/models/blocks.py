@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from mmcv.cnn import ConvModule, build_activation_layer
+from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ class ConvBlock(nn.Module):
             layer.out_channels,
             layer.kernel,
             stride=layer.stride,
-            padding=layer.kernel // 2,
+            padding=padding(layer),
             norm_cfg=norm_cfg,
             act_cfg=ACTIVATIONS[layer.act],
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        """Maps (N, in, H, W) to (N, out, H / stride, W / stride), rounded up by default padding."""
         return self.conv(x)
 
 
@@ -72,9 +73,10 @@ class InvertedResidual(nn.Module):
     Args:
         layer: What to build; ``layer.op`` is ``'irb'``.
         norm_cfg: Config of the norm layers.
+        drop_path: Probability with which a training step skips the block, where it has a residual.
     """
 
-    def __init__(self, layer: LayerSpec, norm_cfg: dict = NORM) -> None:
+    def __init__(self, layer: LayerSpec, norm_cfg: dict = NORM, drop_path: float = 0.0) -> None:
         super().__init__()
         hidden, act_cfg = layer.hidden, ACTIVATIONS[layer.act]
         self.expand = ConvModule(layer.in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
@@ -83,22 +85,23 @@ class InvertedResidual(nn.Module):
             hidden,
             layer.kernel,
             stride=layer.stride,
-            padding=layer.kernel // 2,
+            padding=padding(layer),
             groups=hidden,
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
         )
         self.se = SqueezeExcite(hidden, layer.se, layer.act) if layer.se else None
         self.project = ConvModule(hidden, layer.out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-        self.residual = layer.residual
+        self.residual = layer.has_residual
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        """Maps (N, in, H, W) to (N, out, H / stride, W / stride), rounded up by default padding."""
         out = self.depthwise(self.expand(x))
         if self.se is not None:
             out = self.se(out)
         out = self.project(out)
-        return x + out if self.residual else out
+        return x + self.drop_path(out) if self.residual else out
 
 
 class FusedInvertedResidual(nn.Module):
@@ -109,16 +112,17 @@ class FusedInvertedResidual(nn.Module):
     Args:
         layer: What to build; ``layer.op`` is ``'fused_irb'``.
         norm_cfg: Config of the norm layers.
+        drop_path: Probability with which a training step skips the block, where it has a residual.
     """
 
-    def __init__(self, layer: LayerSpec, norm_cfg: dict = NORM) -> None:
+    def __init__(self, layer: LayerSpec, norm_cfg: dict = NORM, drop_path: float = 0.0) -> None:
         super().__init__()
         self.expand = ConvModule(
             layer.in_channels,
             layer.hidden,
             layer.kernel,
             stride=layer.stride,
-            padding=layer.kernel // 2,
+            padding=padding(layer),
             norm_cfg=norm_cfg,
             act_cfg=ACTIVATIONS[layer.act],
         )
@@ -126,25 +130,35 @@ class FusedInvertedResidual(nn.Module):
         self.project = ConvModule(
             layer.hidden, layer.out_channels, 1, norm_cfg=norm_cfg, act_cfg=None
         )
-        self.residual = layer.residual
+        self.residual = layer.has_residual
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        """Maps (N, in, H, W) to (N, out, H / stride, W / stride), rounded up by default padding."""
         out = self.expand(x)
         if self.se is not None:
             out = self.se(out)
         out = self.project(out)
-        return x + out if self.residual else out
+        return x + self.drop_path(out) if self.residual else out
 
 
-BLOCKS = {'conv': ConvBlock, 'irb': InvertedResidual, 'fused_irb': FusedInvertedResidual}
+BLOCKS = {'irb': InvertedResidual, 'fused_irb': FusedInvertedResidual}
 
 
-def build_block(layer: LayerSpec, norm_cfg: dict = NORM) -> nn.Module:
+def build_block(layer: LayerSpec, norm_cfg: dict = NORM, drop_path: float = 0.0) -> nn.Module:
     """Builds the block that a layer describes.
 
     Args:
         layer: Op, widths, kernel, stride, activation and squeeze-and-excitation of the block.
         norm_cfg: Config of every norm layer in it.
+        drop_path: Probability with which a training step skips the block, where it has a residual
+            (stochastic depth, arXiv 1603.09382).
     """
-    return BLOCKS[layer.op](layer, norm_cfg)
+    if layer.op == 'conv':
+        return ConvBlock(layer, norm_cfg)
+    return BLOCKS[layer.op](layer, norm_cfg, drop_path)
+
+
+def padding(layer: LayerSpec) -> int:
+    """Pixels that the layer's k x k convolution adds on each side."""
+    return layer.kernel // 2 if layer.padding is None else layer.padding

@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunet_mm.errors import ConfigError, SpecError
-from prunet_mm.models.blocks import NORM, build_block
+from prunet_mm.models.blocks import build_block
+from prunet_mm.models.deploy import fold_norms
+from prunet_mm.models.fit import require_fit
+from prunet_mm.models.recompute import run
 from prunet_mm.registry import register_model
 from prunet_mm.spec import NetworkSpec, load_zoo
 
+BATCH_NORM = dict(type='BN', momentum=0.1)
 INIT = [
     dict(type='Kaiming', layer='Conv2d'),
     dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
@@ -32,13 +36,18 @@ class PRUNet(BaseModule):
 
     Args:
         arch: The network: a name in the zoo, the path of a JSON file that a search or
-            `NetworkSpec.save` wrote, or its content as a dict.
+            `NetworkSpec.save` wrote, its content as a dict, or a dict whose ``base`` is a name or a
+            path and whose other fields replace the base's.
         out_indices: Stages whose outputs are returned, by their number in the spec (from 1);
             negative ones count from the last. The last alone by default.
         frozen_stages: Stem and stages up to this number do not train and keep their norms'
             statistics; 0 freezes the stem alone, -1 nothing.
-        norm_cfg: Config of every norm layer.
+        norm_cfg: Config of every norm layer; its ``eps`` is the spec's unless given here.
         norm_eval: Keep the statistics of all BatchNorms in training.
+        drop_path_rate: Probability with which the last layer is skipped in a training step, where
+            it has a residual; it rises linearly from 0 at the first layer (arXiv 1603.09382).
+        with_cp: Recompute each block's activations in the backward pass to save memory.
+        deploy: Build it as `switch_to_deploy` leaves it, for weights that were saved thereafter.
         init_cfg: How weights start: Kaiming for convolutions, one for norms by default.
 
     Attributes:
@@ -48,7 +57,8 @@ class PRUNet(BaseModule):
 
     Raises:
         SpecError: ``arch`` is no name in the zoo, or the file or dict is no network.
-        ConfigError: A stage is not there.
+        ConfigError: A stage is not there, or the rate is no probability.
+        CheckpointError: On loading weights of another network.
     """
 
     def __init__(
@@ -56,8 +66,11 @@ class PRUNet(BaseModule):
         arch: str | os.PathLike | Mapping,
         out_indices: int | Sequence[int] = (-1,),
         frozen_stages: int = -1,
-        norm_cfg: dict = NORM,
+        norm_cfg: dict = BATCH_NORM,
         norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        deploy: bool = False,
         init_cfg: dict | list[dict] | None = INIT,
     ) -> None:
         super().__init__(init_cfg)
@@ -71,21 +84,43 @@ class PRUNet(BaseModule):
                 f'PRUNet: frozen_stages is {frozen_stages}, but has to be -1 (none), 0 (the stem) '
                 f'or a stage up to {last} of {self.spec.name!r}'
             )
+        if not 0 <= drop_path_rate < 1:
+            raise ConfigError(
+                f'PRUNet: drop_path_rate is {drop_path_rate}, but has to be from 0 to below 1'
+            )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.stem = _sequence(self.spec.stem, norm_cfg)
+        self.with_cp = with_cp
+        norm_cfg = {'eps': self.spec.norm_eps, **norm_cfg}
+        self.stem = nn.Sequential(*(build_block(layer, norm_cfg) for layer in self.spec.stem))
+        last_index = max(1, len(self.spec.layers) - 1)
         for stage in self.spec.out_channels:
-            layers = [layer for layer in self.spec.layers if layer.stage == stage]
-            self.add_module(f'stage{stage}', _sequence(layers, norm_cfg))
+            blocks = [
+                build_block(layer, norm_cfg, drop_path_rate * index / last_index)
+                for index, layer in enumerate(self.spec.layers)
+                if layer.stage == stage
+            ]
+            self.add_module(f'stage{stage}', nn.Sequential(*blocks))
         for module in self._frozen():
             module.requires_grad_(False)
+        if deploy:
+            self.switch_to_deploy()
+
+    def switch_to_deploy(self) -> None:
+        """Folds every norm into the convolution in front of it, in place, for inference."""
+        fold_norms(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps images (N, C, H, W) to one (N, out_channels, H / stride, W / stride) per output."""
-        x, outs = self.stem(x), {}
+        x, outs = self._run(self.stem, x), {}
         for stage in self.spec.out_channels:
-            x = outs[stage] = getattr(self, f'stage{stage}')(x)
+            x = outs[stage] = self._run(getattr(self, f'stage{stage}'), x)
         return tuple(outs[stage] for stage in self.out_indices)
+
+    def _run(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
+        for block in blocks:
+            x = run(block, x, self.with_cp)
+        return x
 
     def train(self, mode: bool = True) -> PRUNet:
         """As `nn.Module.train`, but what is frozen stays in evaluation mode."""
@@ -97,6 +132,11 @@ class PRUNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # mmengine would log what does not fit and train on with random weights.
+        require_fit(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _frozen(self) -> list[nn.Module]:
         stages = [stage for stage in self.spec.out_channels if stage <= self.frozen_stages]
@@ -111,7 +151,11 @@ def load_arch(arch: str | os.PathLike | Mapping) -> NetworkSpec:
         SpecError: The name is not in the zoo, or the file or dict is no network.
     """
     if isinstance(arch, Mapping):
-        return NetworkSpec.from_dict(arch, source='PRUNet: arch')
+        fields = dict(arch)
+        base = load_arch(fields.pop('base')).to_dict() if 'base' in fields else {}
+        return NetworkSpec.from_dict({**base, **fields}, source='PRUNet: arch')
+    if not isinstance(arch, (str, os.PathLike)):
+        raise SpecError(f'PRUNet: arch is {arch!r}, but has to be a name, a path or a dict')
     name = os.fspath(arch)
     if name.endswith('.json') or os.sep in name:
         return NetworkSpec.load(name)
@@ -132,7 +176,3 @@ def _stages(spec: NetworkSpec, indices: int | Sequence[int]) -> tuple[int, ...]:
             f'PRUNet: out_indices is {indices}, but the stages of {spec.name!r} are {stages} '
             f'(or -1 to -{len(stages)}, from the last)'
         ) from None
-
-
-def _sequence(layers: Sequence, norm_cfg: dict) -> nn.Sequential:
-    return nn.Sequential(*(build_block(layer, norm_cfg) for layer in layers))

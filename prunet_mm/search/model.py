@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.device import device_name
+from prunet_mm.models.recompute import frozen_statistics
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.supernet import SuperNet
-from prunet_mm.supernet.statistics import frozen_statistics
 
 REACHABLE = 1.05  # a target that leaves the widths some room above their narrowest
 

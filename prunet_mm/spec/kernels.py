@@ -13,7 +13,9 @@ class Kernel(NamedTuple):
             'scale' (channels times gate).
         height: Rows of its *input*, in pixels; ``width`` its columns.
         residual: Whether the block's input is added to its output.
-        affine: Learned numbers per output channel beside the weights: 2 for BN, 1 for a bias.
+        affine: Learned numbers per output channel beside the weights: 2 for BN, 1 for a bias, 0
+            for neither.
+        padding: Pixels added on each side; None for ``kernel // 2``.
     """
 
     kind: str
@@ -25,13 +27,17 @@ class Kernel(NamedTuple):
     width: int
     residual: bool = False
     affine: int = 2
+    padding: int | None = None
 
     @property
     def out_size(self) -> tuple[int, int]:
         """Output (height, width) in pixels."""
         if self.kind == 'pool':
             return 1, 1
-        return strided(self.height, self.stride), strided(self.width, self.stride)
+        return tuple(
+            convolved(size, self.kernel, self.stride, self.padding)
+            for size in (self.height, self.width)
+        )
 
     @property
     def weights(self) -> int:
@@ -59,6 +65,10 @@ class BlockKey(NamedTuple):
         hidden: Hidden width, 0 for a conv; for a tail the width of its 1x1 conv, 0 for none.
         se: Squeeze channels of squeeze-and-excitation, 0 for none.
         height: Rows of the block's *input*, in pixels; ``width`` its columns.
+        padding: Of the k x k convolution, where it is not ``kernel // 2``.
+        residual: Whether the block adds its input to its output, where it does not follow the
+            rule: an inverted residual block of stride 1 and equal channels does.
+        features: For a tail, the width of its 1x1 conv behind the pool, 0 for none.
     """
 
     op: str
@@ -71,17 +81,27 @@ class BlockKey(NamedTuple):
     se: int
     height: int
     width: int
+    padding: int | None = None
+    residual: bool | None = None
+    features: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Input (height, width) in pixels."""
+        return self.height, self.width
 
     @property
     def out_size(self) -> tuple[int, int]:
         """Output (height, width) in pixels; (1, 1) for a tail."""
         if self.op == 'tail':
             return 1, 1
-        return strided(self.height, self.stride), strided(self.width, self.stride)
+        return tuple(convolved(size, self.kernel, self.stride, self.padding) for size in self.size)
 
     @property
-    def residual(self) -> bool:
+    def has_residual(self) -> bool:
         """Whether the block adds its input to its output."""
+        if self.residual is not None:
+            return self.residual
         inverted = self.op in ('irb', 'fused_irb')
         return inverted and self.stride == 1 and self.in_channels == self.out_channels
 
@@ -98,27 +118,37 @@ class BlockKey(NamedTuple):
         return sum(kernel.macs for kernel in self.kernels())
 
 
+def convolved(size: int, kernel: int, stride: int, padding: int | None = None) -> int:
+    """Pixels left of ``size`` behind a convolution; ``padding`` is ``kernel // 2`` by default."""
+    padding = kernel // 2 if padding is None else padding
+    return (size + 2 * padding - kernel) // stride + 1
+
+
 def strided(size: int, stride: int) -> int:
-    """Pixels left of ``size`` behind a convolution with odd kernel and symmetric padding."""
-    return -(-size // stride)
+    """The same for any odd kernel with its symmetric padding."""
+    return convolved(size, 1, stride)
 
 
 def _conv(key: BlockKey) -> tuple[Kernel, ...]:
-    return (Kernel('gemm', key.in_channels, key.out_channels, key.kernel, key.stride, *key[-2:]),)
+    return (_spatial('gemm', key, key.in_channels, key.out_channels),)
 
 
 def _irb(key: BlockKey) -> tuple[Kernel, ...]:
     return (
-        Kernel('gemm', key.in_channels, key.hidden, 1, 1, *key[-2:]),
-        Kernel('depthwise', key.hidden, key.hidden, key.kernel, key.stride, *key[-2:]),
+        Kernel('gemm', key.in_channels, key.hidden, 1, 1, *key.size),
+        _spatial('depthwise', key, key.hidden, key.hidden),
         *_squeeze_and_project(key),
     )
 
 
 def _fused_irb(key: BlockKey) -> tuple[Kernel, ...]:
-    return (
-        Kernel('gemm', key.in_channels, key.hidden, key.kernel, key.stride, *key[-2:]),
-        *_squeeze_and_project(key),
+    return (_spatial('gemm', key, key.in_channels, key.hidden), *_squeeze_and_project(key))
+
+
+def _spatial(kind: str, key: BlockKey, in_channels: int, out_channels: int) -> Kernel:
+    """The block's one k x k convolution."""
+    return Kernel(
+        kind, in_channels, out_channels, key.kernel, key.stride, *key.size, padding=key.padding
     )
 
 
@@ -130,16 +160,20 @@ def _squeeze_and_project(key: BlockKey) -> tuple[Kernel, ...]:
         Kernel('gemm', key.se, hidden, 1, 1, 1, 1, affine=1),
         Kernel('scale', hidden, hidden, 1, 1, *size, affine=0),
     )
-    project = Kernel('gemm', hidden, key.out_channels, 1, 1, *size, residual=key.residual)
+    project = Kernel('gemm', hidden, key.out_channels, 1, 1, *size, residual=key.has_residual)
     return (*squeeze, project) if key.se else (project,)
 
 
 def _tail(key: BlockKey) -> tuple[Kernel, ...]:
-    expand = Kernel('gemm', key.in_channels, key.hidden, 1, 1, *key[-2:])
-    channels = key.hidden or key.in_channels
-    pool = Kernel('pool', channels, channels, 1, 1, *key[-2:], affine=0)
-    classify = Kernel('gemm', channels, key.out_channels, 1, 1, 1, 1, affine=1)
-    return (expand, pool, classify) if key.hidden else (pool, classify)
+    kernels, channels = [], key.in_channels
+    if key.hidden:
+        kernels.append(Kernel('gemm', channels, key.hidden, 1, 1, *key.size))
+        channels = key.hidden
+    kernels.append(Kernel('pool', channels, channels, 1, 1, *key.size, affine=0))
+    if key.features:
+        kernels.append(Kernel('gemm', channels, key.features, 1, 1, 1, 1, affine=0))
+        channels = key.features
+    return (*kernels, Kernel('gemm', channels, key.out_channels, 1, 1, 1, 1, affine=1))
 
 
 _KERNELS = dict(conv=_conv, irb=_irb, fused_irb=_fused_irb, tail=_tail)

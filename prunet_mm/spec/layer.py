@@ -7,6 +7,7 @@ from pydantic import model_validator
 from prunet_mm.spec.kernels import BlockKey, Kernel
 from prunet_mm.spec.validation import (
     Act,
+    Flag,
     HiddenWidth,
     NonNegativeInt,
     OddInt,
@@ -27,13 +28,16 @@ class LayerSpec(Spec):
     - ``irb``: 1x1 conv, BN, act; depthwise k x k conv (stride), BN, act; [SE]; 1x1 conv, BN.
     - ``fused_irb``: k x k conv (stride), BN, act; [SE]; 1x1 conv, BN.
 
-    Convolutions pad symmetrically by ``kernel // 2`` and have no bias, except those of SE (global
-    mean, 1x1 conv to ``se`` channels, act, 1x1 conv back, sigmoid gate).
+    Convolutions have no bias, except those of SE (global mean, 1x1 conv to ``se`` channels, act,
+    1x1 conv back, sigmoid gate).
 
     Attributes:
         hidden: Hidden width in channels; 0 for a conv, positive otherwise.
         se: Squeeze channels of squeeze-and-excitation, 0 for none; not possible on a conv.
         stage: 0 for the stem, 1 and up for the stages.
+        padding: Pixels that the k x k convolution adds on each side; None for ``kernel // 2``.
+        residual: Whether the block adds its input to its output; None for the rule: an inverted
+            residual block of stride 1 with as many channels in as out does.
     """
 
     op: Op
@@ -45,6 +49,8 @@ class LayerSpec(Spec):
     act: Act
     se: NonNegativeInt = 0
     stage: NonNegativeInt
+    padding: NonNegativeInt | None = None
+    residual: Flag | None = None
 
     @model_validator(mode='after')
     def _fits_op(self) -> LayerSpec:
@@ -56,16 +62,30 @@ class LayerSpec(Spec):
             raise problem(
                 ('hidden',), f'found 0, expected a positive integer, since op is {shown(self.op)}'
             )
+        if self.has_residual and (why := self._no_sum()):
+            raise problem(('residual',), f'found {shown(self.residual)}, expected False, {why}')
         return self
 
+    def _no_sum(self) -> str | None:
+        """Why input and output cannot be added; None where they can."""
+        if self.op == 'conv':
+            return 'since a conv has none'
+        if self.in_channels != self.out_channels:
+            return f'since {self.in_channels} channels go in and {self.out_channels} come out'
+        if self.stride != 1:
+            return f'since stride {self.stride} makes the map smaller'
+        if self.padding not in (None, self.kernel // 2):
+            return f"since padding {self.padding} with kernel {self.kernel} changes the map's size"
+        return None
+
     @property
-    def residual(self) -> bool:
+    def has_residual(self) -> bool:
         """Whether the block adds its input to its output."""
-        return self.op != 'conv' and self.stride == 1 and self.in_channels == self.out_channels
+        return self.block_key(1, 1).has_residual
 
     def block_key(self, height: int, width: int) -> BlockKey:
         """The block on an input of ``height`` x ``width`` pixels, as latency tables name it."""
-        return BlockKey(
+        key = BlockKey(
             self.op,
             self.in_channels,
             self.out_channels,
@@ -76,7 +96,11 @@ class LayerSpec(Spec):
             self.se,
             height,
             width,
+            None if self.padding == self.kernel // 2 else self.padding,
         )
+        # What the rule says anyway stays unsaid: one block has one key.
+        by_rule = self.residual in (None, key.has_residual)
+        return key if by_rule else key._replace(residual=self.residual)
 
     def kernels(self, height: int, width: int) -> tuple[Kernel, ...]:
         """What the block runs on an input of ``height`` x ``width`` pixels."""
@@ -92,14 +116,18 @@ class LayerSpec(Spec):
 
 
 class TailSpec(Spec):
-    """From features to classes: [1x1 conv, BN, act], global average pool, dropout, linear.
+    """From features to classes: [1x1 conv, BN, act], global average pool, [1x1 conv, act], linear.
+
+    The conv behind the pool has neither BN nor bias. Dropout sits in front of the linear layer.
 
     Attributes:
         channels: Width of the 1x1 conv in front of the pool, 0 for none.
+        features: Width of the 1x1 conv behind it, 0 for none.
         dropout: Probability with which a feature is dropped in training.
     """
 
     channels: NonNegativeInt = 0
+    features: NonNegativeInt = 0
     act: Act = 'relu'
     dropout: Probability = 0.0
     num_classes: PositiveInt
@@ -117,4 +145,5 @@ class TailSpec(Spec):
             0,
             height,
             width,
+            features=self.features,
         )

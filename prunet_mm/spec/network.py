@@ -13,10 +13,11 @@ from pydantic import Field, model_validator
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.errors import SpecError
 from prunet_mm.spec import summary
-from prunet_mm.spec.kernels import BlockKey, strided
+from prunet_mm.spec.kernels import BlockKey
 from prunet_mm.spec.layer import LayerSpec, TailSpec
 from prunet_mm.spec.summary import Row
 from prunet_mm.spec.validation import (
+    Epsilon,
     JsonObject,
     Many,
     Name,
@@ -38,6 +39,7 @@ class NetworkSpec(Spec):
         in_channels: Channels of the input image.
         stem: Layers of stage 0.
         layers: All other layers; their stages never decrease.
+        norm_eps: What BatchNorms add to the variance.
         tail: What ends a classifier; None for a bare backbone.
         provenance: Where the network is from, as free JSON, for instance ``budget_ms``.
     """
@@ -49,6 +51,7 @@ class NetworkSpec(Spec):
     stem: Many[LayerSpec]
     layers: Many[LayerSpec]
     tail: TailSpec | None = None
+    norm_eps: Epsilon = 1e-3
     provenance: Annotated[JsonObject, Field(default_factory=dict)]
 
     def __hash__(self) -> int:
@@ -66,7 +69,7 @@ class NetworkSpec(Spec):
                     f'found {layer.in_channels}, expected {channels}, the channels in front of it',
                 )
             check_stride(at, layer.stride, size)
-            channels, size, stage = layer.out_channels, strided(size, layer.stride), layer.stage
+            channels, size, stage = layer.out_channels, _shrunk(at, layer, size), layer.stage
         return self
 
     def _located(self) -> list[tuple[tuple, LayerSpec]]:
@@ -160,6 +163,18 @@ class NetworkSpec(Spec):
     def describe(self) -> str:
         """The network as a text table, one line per block, for the screen."""
         return summary.table(self)
+
+
+def _shrunk(at: tuple, layer: LayerSpec, size: int) -> int:
+    """Rows of the layer's output on ``size`` rows."""
+    rows = layer.block_key(size, size).out_size[0]
+    if rows < 1:
+        text = (
+            f'found {layer.padding} with kernel {layer.kernel} on a feature map of {size} x {size} '
+            f'px, expected at least {(layer.kernel - size + 1) // 2}'
+        )
+        raise problem((*at, 'padding'), text)
+    return rows
 
 
 def _check_stage(at: tuple, found: int, before: int) -> None:

@@ -88,6 +88,7 @@ OddInt = Annotated[
 # A range, since Literal[1, 2] lets True and 1.0 pass.
 Stride = Annotated[int, Field(ge=1, le=2), expecting('1 or 2')]
 Probability = Annotated[float, Field(ge=0, lt=1), expecting('a number from 0 to below 1')]
+Epsilon = Annotated[float, Field(gt=0, lt=1), expecting('a number above 0 and below 1')]
 Flag = Annotated[bool, expecting('True or False')]
 Name = Annotated[str, Field(min_length=1), expecting('a name in quotes')]
 Op = Annotated[Literal['conv', 'fused_irb', 'irb'], expecting('"conv", "fused_irb" or "irb"')]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.models.blocks import NORM, build_block
 from prunet_mm.models.prunet import INIT
+from prunet_mm.models.recompute import run
 from prunet_mm.registry import register_model
 from prunet_mm.spec import NetworkSpec, SearchSpace
 from prunet_mm.supernet.latency import LatencyMixin
 from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.rules import build_rule
-from prunet_mm.supernet.statistics import frozen_statistics
 from prunet_mm.supernet.stochastic_layer import StochasticLayer
 from prunet_mm.supernet.structure import read_structure, require_fit, write_structure
 
@@ -98,16 +96,7 @@ class SuperNet(LatencyMixin, BaseModule):
         outs = []
         for stage in range(1, len(self.space.stages) + 1):
             for layer in getattr(self, f'stage{stage}').values():
-                if self.with_cp and torch.is_grad_enabled():
-                    # The second pass must not record the batch's statistics again.
-                    x = checkpoint(
-                        layer,
-                        x,
-                        use_reentrant=False,
-                        context_fn=lambda layer=layer: (nullcontext(), frozen_statistics(layer)),
-                    )
-                else:
-                    x = layer(x)
+                x = run(layer, x, self.with_cp)
             if stage in self.out_indices:
                 outs.append(x)
         return tuple(outs)

@@ -46,6 +46,23 @@ def test_no_residual_across_stride_or_width_or_in_a_conv(fields):
     assert block(torch.rand(1, 8, 5, 5)).count_nonzero() == 0
 
 
+@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb'])
+def test_padding_is_that_of_the_spec(op):
+    spec = layer(op, stride=2, padding=0)
+    out = build_block(spec)(torch.rand(1, 8, 8, 9))
+    assert out.shape[2:] == spec.block_key(8, 9).out_size == (3, 4)
+
+
+@pytest.mark.parametrize('op', ['irb', 'fused_irb'])
+def test_drop_path_skips_whole_images_in_training_only(op):
+    torch.manual_seed(0)
+    block = build_block(layer(op), drop_path=0.5).train()
+    x = torch.rand(64, 8, 5, 5)
+    skipped = (block(x) == x).flatten(1).all(1)
+    assert 10 < skipped.sum() < 54
+    assert not (block.eval()(x) == x).flatten(1).all(1).any()
+
+
 def test_irb_equals_its_parts_written_out():
     block = build_block(layer(act='swish', se=4)).eval()
     x = torch.rand(2, 8, 5, 5)

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from torch import nn
 
-from prunet_mm.errors import ConfigError, SpecError
+from prunet_mm.errors import CheckpointError, ConfigError, SpecError
 from prunet_mm.models import PRUNet
-from prunet_mm.spec import NetworkSpec, SearchSpace, load_zoo
+from prunet_mm.spec import NetworkSpec, SearchSpace, load_zoo, zoo_names
 
 
 @pytest.fixture
@@ -115,6 +116,123 @@ def test_init_is_kaiming_for_convolutions_and_one_for_norms(arch):
     assert conv.std().item() == pytest.approx(expected, rel=0.2)
     assert net.stage4[0].project.bn.weight.eq(1).all()
     assert net.stage4[0].project.bn.bias.eq(0).all()
+
+
+def test_a_base_is_changed_field_by_field():
+    stem = load_zoo('prunet_p0').to_dict()['stem']
+    stem[0]['stride'] = 1
+    net = PRUNet(dict(base='prunet_p0', name='mine', resolution=32, stem=stem), out_indices=(6,))
+    assert (net.spec.name, net.spec.resolution) == ('mine', 32)
+    assert net.spec.layers == load_zoo('prunet_p0').layers
+    assert net.out_strides == (32,)
+    with pytest.raises(SpecError, match=r'PRUNet: arch: resolutoin: unknown field'):
+        PRUNet(dict(base='prunet_p0', resolutoin=32))
+
+
+def test_norms_have_the_spec_s_eps_unless_told_otherwise(arch):
+    def eps(**kwargs):
+        net = PRUNet({**arch, 'norm_eps': 1e-5}, **kwargs)
+        return {m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
+
+    assert eps() == eps(norm_cfg=dict(type='BN')) == {1e-5}
+    assert eps(norm_cfg=dict(type='BN', eps=0.1)) == {0.1}
+
+
+def test_drop_path_rises_from_nothing_to_its_rate(arch):
+    net = PRUNet(arch, drop_path_rate=0.3)
+    rates = [m.drop_prob for m in net.modules() if isinstance(m, DropPath)]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
+    with pytest.raises(ConfigError, match='drop_path_rate is 1'):
+        PRUNet(arch, drop_path_rate=1)
+
+
+def test_recomputing_activations_changes_neither_gradients_nor_statistics(arch):
+    plain, saving = PRUNet(arch).train(), PRUNet(arch, with_cp=True).train()
+    saving.load_state_dict(plain.state_dict())
+    x = torch.rand(4, 3, 16, 16)
+    for net in (plain, saving):
+        net(x)[0].square().sum().backward()
+    for one, two in zip(plain.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+    for one, two in zip(plain.buffers(), saving.buffers(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_recomputing_saves_memory(arch):
+    def saved(net):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.append(x.numel()) or x, lambda x: x
+        ):
+            net(torch.rand(4, 3, 16, 16, requires_grad=True))
+        return sum(sizes)
+
+    assert saved(PRUNet(arch, with_cp=True)) < 0.5 * saved(PRUNet(arch))
+
+
+@pytest.mark.parametrize('name', zoo_names())
+def test_every_network_of_the_zoo_at_two_resolutions(name):
+    net = PRUNet(name, out_indices=sorted(load_zoo(name).out_channels), frozen_stages=1).train()
+    for size in (96, 128):
+        outs = net(torch.rand(2, 3, size, size))
+        spec = NetworkSpec.from_dict({**net.spec.to_dict(), 'resolution': size})
+        last = {
+            layer.stage: pixels
+            for layer, pixels in zip(
+                spec.layers, spec.feature_sizes()[len(spec.stem) :], strict=True
+            )
+        }
+        assert [tuple(out.shape[1:]) for out in outs] == [
+            (channels, *pixels)
+            for channels, pixels in zip(net.out_channels, last.values(), strict=True)
+        ]
+    sum(out.mean() for out in outs).backward()
+    for key, parameter in net.named_parameters():
+        assert (parameter.grad is None) == key.startswith(('stem', 'stage1.'))
+
+
+@pytest.mark.parametrize('name', zoo_names())
+def test_every_network_of_the_zoo_deploys_to_the_same_outputs(name):
+    net = randomised(PRUNet(name)).eval()
+    x = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        before = net(x)[0]
+        net.switch_to_deploy()
+        after = net(x)[0]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert (after - before).abs().max() <= 1e-5 * before.abs().max()
+    PRUNet(name, deploy=True).load_state_dict(net.state_dict())
+
+
+def randomised(net):
+    """Statistics and affine weights as a training leaves them: not zero and one."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return net
+
+
+def test_weights_of_another_network_are_refused(arch):
+    weights = {f'backbone.{key}': value for key, value in PRUNet(arch).state_dict().items()}
+    other = dict(arch, layers=[*arch['layers'][:3], dict(arch['layers'][3], hidden=24)])
+    model = nn.ModuleDict(dict(backbone=PRUNet(other)))
+    with pytest.raises(CheckpointError, match=r"'backbone.stage4.0.expand.conv.weight' has shape"):
+        model.load_state_dict(weights, strict=False)
+    missing = {key: value for key, value in weights.items() if 'stage4' not in key}
+    with pytest.raises(CheckpointError, match=r"'backbone.stage4.0.expand.conv.weight' is missing"):
+        model.load_state_dict(missing, strict=False)
+    with pytest.raises(CheckpointError, match=r'none of its keys .*gpunet_to_prunet'):
+        model.load_state_dict({'network.head: 2.net.0.weight': torch.zeros(1)}, strict=False)
+
+
+def test_weights_of_a_larger_network_are_refused(arch):
+    weights = PRUNet(arch).state_dict()
+    shorter = PRUNet(dict(arch, layers=arch['layers'][:3]))
+    with pytest.raises(CheckpointError, match=r"'stage4.0.expand.conv.weight' is no part of it"):
+        shorter.load_state_dict(weights, strict=False)
 
 
 def test_digits_default_is_one_network_of_the_space_that_the_search_explores(root):

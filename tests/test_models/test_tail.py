@@ -1,7 +1,8 @@
+import pytest
 import torch
 
 from prunet_mm.models import PRUNet, PRUNetTail
-from prunet_mm.spec import load_zoo
+from prunet_mm.spec import load_zoo, zoo_names
 
 
 def test_tail_takes_the_last_output_to_a_vector():
@@ -26,9 +27,21 @@ def test_dropout_acts_in_training_only():
     assert tail.eval()((x,))[0].eq(1).all()
 
 
-def test_backbone_tail_and_linear_layer_are_the_whole_published_network():
-    spec = load_zoo('prunet_p0')
-    tail = PRUNetTail(704, spec.tail.channels, spec.tail.act, spec.tail.dropout)
-    linear = torch.nn.Linear(spec.tail.channels, spec.tail.num_classes)
-    parts = (PRUNet('prunet_p0'), tail, linear)
-    assert sum(p.numel() for part in parts for p in part.parameters()) == spec.params()
+@pytest.mark.parametrize('name', zoo_names())
+def test_backbone_tail_and_linear_layer_are_the_whole_published_network(name):
+    spec = load_zoo(name)
+    fields = spec.tail.to_dict()
+    classes = fields.pop('num_classes')
+    net = PRUNet(name)
+    tail = PRUNetTail(net.out_channels[-1], **fields)
+    linear = torch.nn.Linear(tail.out_channels, classes)
+    assert (
+        sum(p.numel() for part in (net, tail, linear) for p in part.parameters()) == spec.params()
+    )
+
+
+def test_features_follow_the_pool_with_neither_norm_nor_bias():
+    tail = PRUNetTail(in_channels=6, channels=10, features=14).eval()
+    (out,) = tail(torch.rand(2, 6, 4, 4))
+    assert out.shape == (2, tail.out_channels) == (2, 14)
+    assert [name for name in tail.state_dict() if 'features' in name] == ['features.conv.weight']

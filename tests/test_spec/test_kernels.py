@@ -14,7 +14,7 @@ def conv(kernel):
         kernel.out_channels,
         kernel.kernel,
         kernel.stride,
-        kernel.kernel // 2,
+        kernel.kernel // 2 if kernel.padding is None else kernel.padding,
         groups=groups,
         bias=False,
     )
@@ -31,8 +31,10 @@ def random_key(rng, op):
         rng.choice([1, 2]),
         'relu',
         0 if op == 'conv' else rng.choice([0, 2]),
-        rng.randint(1, 9),
-        rng.randint(1, 9),
+        rng.randint(5, 9),
+        rng.randint(5, 9),
+        rng.choice([None, 0, 3]),
+        False,
     )
 
 
@@ -83,7 +85,7 @@ def test_only_the_projection_of_a_block_of_equal_width_and_stride_1_adds_a_resid
 
 
 def test_a_conv_has_no_residual():
-    assert not BlockKey('conv', 8, 8, 0, 3, 1, 'relu', 0, 14, 14).residual
+    assert not BlockKey('conv', 8, 8, 0, 3, 1, 'relu', 0, 14, 14).has_residual
 
 
 def test_a_tail_counts_its_conv_only_where_it_has_one():

@@ -33,11 +33,11 @@ def test_costs_of_a_layer_written_out():
 
 
 def test_residual_needs_equal_width_stride_1_and_an_inverted_block():
-    assert layer().residual
-    assert layer(op='fused_irb').residual
-    assert not layer(stride=2).residual
-    assert not layer(out_channels=32).residual
-    assert not layer(op='conv', hidden=0).residual
+    assert layer().has_residual
+    assert layer(op='fused_irb').has_residual
+    assert not layer(stride=2).has_residual
+    assert not layer(out_channels=32).has_residual
+    assert not layer(op='conv', hidden=0).has_residual
 
 
 def test_a_layer_cannot_be_changed_and_can_be_a_key():
@@ -51,3 +51,39 @@ def test_a_layer_that_fits_no_op_is_refused_where_it_is_made():
     for wrong in (dict(op='conv'), dict(hidden=0), dict(op='conv', hidden=0, se=2)):
         with pytest.raises(ValidationError):
             layer(**wrong)
+
+
+def test_residual_may_be_said_and_turned_off_where_the_rule_has_it():
+    assert layer(residual=True).block_key(5, 5) == layer().block_key(5, 5)
+    off = layer(residual=False)
+    assert not off.has_residual
+    assert off.block_key(5, 5) != layer().block_key(5, 5)
+    assert not any(kernel.residual for kernel in off.kernels(5, 5))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'why'),
+    [
+        (dict(out_channels=32), '16 channels go in and 32 come out'),
+        (dict(stride=2), 'stride 2'),
+        (dict(op='conv', hidden=0), 'a conv has none'),
+        (dict(padding=0), 'padding 0 with kernel 3'),
+    ],
+)
+def test_a_residual_that_cannot_be_added_is_refused(changes, why):
+    with pytest.raises(ValidationError, match=why):
+        layer(residual=True, **changes)
+
+
+def test_padding_shrinks_the_map_and_is_left_out_where_it_is_the_default():
+    assert layer(stride=2, padding=1).block_key(8, 8) == layer(stride=2).block_key(8, 8)
+    valid = layer(op='fused_irb', stride=2, padding=0)
+    assert [valid.block_key(size, size).out_size[0] for size in (160, 79, 39)] == [79, 39, 19]
+    assert valid.macs(8, 8) == (9 * 16 * 64 + 64 * 16) * 3 * 3
+
+
+def test_features_sit_behind_the_pool_without_norm_or_bias():
+    tail = TailSpec(channels=32, features=48, num_classes=10).block_key(16, 4, 4)
+    plain = TailSpec(channels=32, num_classes=10).block_key(16, 4, 4)
+    assert [kernel.kind for kernel in tail.kernels()] == ['gemm', 'pool', 'gemm', 'gemm']
+    assert tail.params() - plain.params() == 32 * 48 + (48 - 32) * 10

@@ -236,3 +236,39 @@ def test_configs_of_mmengine_are_accepted_with_tuples_and_lists(edited):
     spec = NetworkSpec.from_dict(ConfigDict(data))
     assert spec == load_zoo('prunet_p0')
     assert type(spec.provenance) is dict
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'sentence'),
+    [
+        (['layers', 4, 'hidden'], 'wide', r'layers\[4\].hidden: found "wide", expected a positive'),
+        (
+            ['layers', 3, 'residual'],
+            True,
+            r'layers\[3\].residual: found True, expected False',
+        ),
+        (['layers', 3, 'padding'], -1, r'layers\[3\].padding: found -1, expected an integer, 0 or'),
+        (['norm_eps'], 0, r'norm_eps: found 0, expected a number above 0'),
+        (
+            ['resolution'],
+            1,
+            r'stem\[0\].stride: found 2 on a feature map of 1 x 1 px, expected 1',
+        ),
+    ],
+)
+def test_a_wrong_file_names_itself_the_layer_the_field_and_what_is_allowed(
+    edited, tmp_path, path, value, sentence
+):
+    file = tmp_path / 'mine.json'
+    file.write_text(json.dumps(edited(path, value)))
+    with pytest.raises(SpecError, match=rf'mine.json: {sentence}'):
+        NetworkSpec.load(file)
+
+
+def test_padding_that_leaves_no_pixel_says_how_much_is_needed(edited):
+    data = edited(['resolution'], 4)
+    data['layers'] = data['layers'][:2]
+    del data['tail']
+    data['layers'][0].update(kernel=5, padding=1)
+    with pytest.raises(SpecError, match=r'layers\[0\].padding: found 1 with kernel 5 .*at least 2'):
+        NetworkSpec.from_dict(data)

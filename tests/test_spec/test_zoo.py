@@ -1,26 +1,45 @@
 import pytest
 
 from prunet_mm.errors import SpecError
-from prunet_mm.spec import SearchSpace, load_zoo, zoo_names
+from prunet_mm.spec import NetworkSpec, SearchSpace, load_zoo, zoo_names
+
+# parameters where NVIDIA's own code was counted, GMACs, resolution, strides of the stages
+PUBLISHED = {
+    'prunet_p0': (22_815_080, 1.8703, 224, {1: 2, 2: 4, 3: 8, 4: 16, 5: 32, 6: 64}),
+    'prunet_p1': (None, 3.2417, 224, {1: 2, 2: 4, 3: 8, 4: 16, 5: 32, 6: 64}),
+    'gpunet_0': (11_885_432, 3.2542, 320, {1: 2, 2: 4, 3: 8, 4: 16, 6: 32}),
+    'gpunet_1': (12_704_192, 3.3084, 288, {1: 2, 2: 4, 3: 8, 4: 16, 5: 16, 6: 32}),
+    'gpunet_2': (None, 8.3863, 384, {1: 2, 2: 4, 3: 8, 4: 16, 5: 16, 6: 32, 7: 32}),
+    'gpunet_d1': (None, 4.2896, 456, {1: 4, 2: 8, 3: 16, 4: 32}),
+    'gpunet_d2': (None, 15.7395, 528, {1: 4, 2: 8, 3: 16, 4: 32}),
+}
 
 
-def test_the_zoo_holds_both_released_networks():
-    assert {'prunet_p0', 'prunet_p1'} <= set(zoo_names())
+def test_the_zoo_is_the_released_networks():
+    assert set(zoo_names()) == set(PUBLISHED)
 
 
 @pytest.mark.parametrize('name', zoo_names())
-def test_every_network_of_the_zoo_loads_under_its_own_name(name):
-    assert load_zoo(name).name == name
+def test_parameters_macs_resolution_and_strides_are_the_published_ones(name):
+    params, gmacs, resolution, strides = PUBLISHED[name]
+    spec = load_zoo(name)
+    assert spec.name == name
+    assert params is None or spec.params() == params
+    assert spec.macs() == pytest.approx(gmacs * 1e9, rel=1e-4)
+    assert spec.resolution == resolution
+    assert spec.out_strides == strides
 
 
-def test_p0_has_the_published_parameters_and_macs():
-    spec = load_zoo('prunet_p0')
-    assert spec.params() == 22_815_080
-    assert spec.macs() == pytest.approx(1.8703e9, rel=1e-4)
+@pytest.mark.parametrize('name', zoo_names())
+def test_a_network_of_the_zoo_survives_its_file(name, tmp_path):
+    spec = load_zoo(name)
+    spec.save(tmp_path / 'network.json')
+    assert NetworkSpec.load(tmp_path / 'network.json') == spec
 
 
-def test_p1_has_the_published_macs():
-    assert load_zoo('prunet_p1').macs() == pytest.approx(3.2417e9, rel=1e-4)
+def test_fused_blocks_of_stride_2_pad_by_nothing():
+    sizes = [height for height, _ in load_zoo('gpunet_0').feature_sizes()]
+    assert list(dict.fromkeys(sizes)) == [160, 79, 39, 20, 10]
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunet_mm.supernet.statistics import frozen_statistics, recalibrate
+from prunet_mm.models.recompute import frozen_statistics
+from prunet_mm.supernet.statistics import recalibrate
 
 
 def buffers(model):

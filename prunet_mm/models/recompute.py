@@ -1,0 +1,44 @@
+"""Activation checkpointing that leaves batch-norm statistics right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def run(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
+    """``module(x)``; with ``with_cp``, its activations are computed again in the backward pass.
+
+    That saves their memory. The second pass must not record the batch's statistics again.
+    """
+    if not (with_cp and torch.is_grad_enabled()):
+        return module(x)
+    return checkpoint(
+        module,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), frozen_statistics(module)),
+    )
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Normalise with the batch's statistics, as in training, but record none of them.
+
+    A momentum of 0 does it, rather than no running statistics at all: autograd then saves as many
+    tensors as it does without this context, which activation checkpointing counts.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    settings = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in settings:
+            norm.momentum, norm.num_batches_tracked = momentum, count
