@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Trains in several processes, one per GPU, or on the CPU where there is none:
+#     tools/dist_train.sh configs/cls/prunet_digits.py 2 --work-dir work_dirs/digits
+# On several machines start it on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+set -euo pipefail
+
+if (( $# < 2 )) || [[ ! $2 =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: $0 CONFIG GPUS [flags of tools/train.py], GPUS being the processes per machine" >&2
+    exit 2
+fi
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" --nproc-per-node="$2" \
+    --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \
+    "$tools/train.py" "$1" --launcher pytorch "${@:3}"
