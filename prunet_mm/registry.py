@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -25,3 +27,15 @@ def register_model(cls: type[nn.Module]) -> type[nn.Module]:
     for registry in _model_registries():
         registry.register_module(module=cls)
     return cls
+
+
+def register_on_lookup(module: str) -> None:
+    """Has mmpretrain's registry import a module when it imports mmpretrain's own models.
+
+    For classes derived from one of those: importing it loads every model there is and with them
+    mmcv's compiled ops. The registry does so when the first model is looked up.
+    """
+    if MODELS._imported:
+        import_module(module)
+    else:
+        MODELS._locations.append(module)

@@ -1,0 +1,167 @@
+"""A classifier that learns from labels and, at the same time, from another classifier.
+
+Importing this module loads all of mmpretrain's models: mmpretrain's registry does it when a model
+is first looked up there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from mmpretrain.models import ImageClassifier, TimmClassifier
+from mmpretrain.models.classifiers.base import BaseClassifier
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor
+from torch.nn import functional as F
+
+from prunet_mm.errors import ConfigError
+
+
+@MODELS.register_module()
+class DistillingClassifier(ImageClassifier):
+    """mmpretrain's `ImageClassifier`, whose loss in training also asks for a teacher's outputs.
+
+    The loss is the head's, logged as ``loss_cls``, plus the cross-entropy with the teacher's
+    softmax, logged as ``loss_distill`` (*Distilling the Knowledge in a Neural Network*, arXiv
+    1503.02531, at temperature 1).
+
+    The teacher never changes: it is in evaluation mode and has no gradients. It moves with the
+    student from device to device, but is no part of it: not of its parameters, its state dict, its
+    distributed wrapper or its averages. So checkpoints are those of an `ImageClassifier`, and fit
+    one. The teacher is made for training only; testing a student takes neither its weights nor the
+    package it comes from.
+
+    Args:
+        backbone: Config of the student's backbone.
+        head: Config of the student's head.
+        teacher: Config of any mmpretrain classifier for the same classes in the same order. It sees
+            images as the student does, so it has to expect the mean and standard deviation of the
+            student's ``data_preprocessor``. Either it comes with weights, as
+            ``dict(type='TimmClassifier', ..., pretrained=True)`` does, or its ``init_cfg`` names a
+            checkpoint.
+        neck: Config of the student's neck.
+        teacher_size: Height and width in pixels to which the teacher's images are resized,
+            bicubically; None for those of the student.
+        distill_weight: Factor of the teacher's part of the loss.
+        train_cfg: As for `ImageClassifier`.
+        data_preprocessor: As for `ImageClassifier`.
+        init_cfg: As for `ImageClassifier`.
+
+    Raises:
+        ConfigError: When weights are initialised, which is before training: the teacher cannot be
+            made, or its number of classes differs from the student's.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        teacher: dict,
+        neck: dict | None = None,
+        teacher_size: int | None = None,
+        distill_weight: float = 1.0,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            backbone,
+            neck,
+            head,
+            train_cfg=train_cfg,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        if teacher_size is not None and teacher_size < 1:
+            raise ConfigError(
+                f'DistillingClassifier: teacher_size is {teacher_size}, but has to be a number of '
+                'pixels or None'
+            )
+        self.teacher_cfg = teacher
+        self.teacher_size = teacher_size
+        self.distill_weight = distill_weight
+        self._unregistered = _Unregistered()
+
+    @property
+    def teacher(self) -> BaseClassifier:
+        """The teacher, made when it is first asked for."""
+        if self._unregistered.module is None:
+            teacher = _make_teacher(self.teacher_cfg)
+            _check_classes(self, teacher)
+            self._unregistered.module = teacher.to(next(self.parameters()))
+        return self._unregistered.module
+
+    def init_weights(self) -> None:
+        """Initialises the student; what is wrong with the teacher shows here, before training."""
+        super().init_weights()
+        _ = self.teacher
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """The head's losses and the teacher's, by name, for images (N, C, H, W)."""
+        feats = self.extract_feat(inputs)
+        losses = self.head.loss(feats, data_samples)
+        losses['loss_cls'] = losses.pop('loss')  # mmengine logs the sum of all under 'loss'
+        distill = F.cross_entropy(self.head(feats), self._soft_labels(inputs))
+        return losses | dict(loss_distill=self.distill_weight * distill)
+
+    @torch.no_grad()
+    def _soft_labels(self, inputs: Tensor) -> Tensor:
+        """The teacher's probabilities (N, classes)."""
+        if self.teacher_size is not None:
+            size = (self.teacher_size, self.teacher_size)
+            inputs = F.interpolate(inputs, size, mode='bicubic', align_corners=False)
+        return self.teacher(inputs).softmax(1)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> DistillingClassifier:
+        # What to(), cuda(), half() and the like are made of.
+        if self._unregistered.module is not None:
+            self._unregistered.module._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+class _Unregistered:
+    """Holds a module where `nn.Module` does not look for submodules; copies share it."""
+
+    module: BaseClassifier | None = None
+
+    def __deepcopy__(self, memo: dict) -> _Unregistered:
+        return self
+
+
+def _make_teacher(config: dict) -> BaseClassifier:
+    try:
+        teacher = MODELS.build(config)
+        # timm loads weights as it builds; some of its networks have a method of the same name,
+        # which mmengine would call and which draws new weights.
+        if teacher.init_cfg or not isinstance(teacher, TimmClassifier):
+            teacher.init_weights()
+    except Exception as error:  # a package, a download or a checkpoint can fail in any way
+        raise ConfigError(_why_not(config, error)) from error
+    return teacher.eval().requires_grad_(False)
+
+
+def _why_not(config: dict, error: Exception) -> str:
+    text = ' '.join(f'{type(error).__name__}: {error}'.split())
+    advice = 'check model.teacher, or train without a teacher (configs named *_no-teacher_*)'
+    if isinstance(error, ImportError) and 'timm' in str(error):
+        advice = (
+            'it takes the package timm: run "pip install timm", or train without a teacher '
+            '(configs named *_no-teacher_*)'
+        )
+    return f'DistillingClassifier: the teacher cannot be made ({text}); {advice}'
+
+
+def _check_classes(student: ImageClassifier, teacher: BaseClassifier) -> None:
+    """Compares what both say about themselves; one that says nothing passes."""
+    is_timm = isinstance(teacher, TimmClassifier)
+    theirs = getattr(
+        teacher.model if is_timm else getattr(teacher, 'head', None), 'num_classes', None
+    )
+    ours = getattr(student.head, 'num_classes', None)
+    if None not in (ours, theirs) and ours != theirs:
+        raise ConfigError(
+            f'DistillingClassifier: the teacher knows {theirs} classes and the student {ours}, but '
+            'they have to be the same ones: check model.teacher and model.head'
+        )
