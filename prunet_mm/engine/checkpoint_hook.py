@@ -66,6 +66,8 @@ class AtomicCheckpointHook(CheckpointHook):
                     self.file_backend.remove(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not self.save_best:  # nor is there a file backend, in a validation without training
+            return
         backend = self.file_backend
         self.file_backend = late = _LateRemovals(backend)
         try:

@@ -181,6 +181,11 @@ def test_the_best_is_replaced_only_by_one_that_is_complete(build, tmp_path, monk
     ]
 
 
+def test_a_runner_that_only_validates_saves_nothing(build, tmp_path):
+    assert build().val() == {'test/score': 1}
+    assert checkpoints(tmp_path) == []
+
+
 def test_all_are_kept_on_request(build, tmp_path):
     build(hook=dict(max_keep_ckpts=-1, interval=1)).train()
     assert checkpoints(tmp_path) == [f'iter_{i}.pth' for i in range(1, 7)]
