@@ -73,12 +73,16 @@ def synthetic_table():
 
 @pytest.fixture(autouse=True)
 def fresh_mmengine_globals():
-    """Let no logger, scope or visualizer of one test be found by name in the next."""
-    yield
-    if 'mmengine' in sys.modules:
-        from mmengine.logging import MessageHub, MMLogger
-        from mmengine.registry import DefaultScope
-        from mmengine.visualization import Visualizer
+    """Let no logger, scope or visualizer of one test, or call of this, be found in the next."""
 
-        for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
-            manager._instance_dict.clear()
+    def forget():
+        if 'mmengine' in sys.modules:
+            from mmengine.logging import MessageHub, MMLogger
+            from mmengine.registry import DefaultScope
+            from mmengine.visualization import Visualizer
+
+            for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
+                manager._instance_dict.clear()
+
+    yield forget
+    forget()

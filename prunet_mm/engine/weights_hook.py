@@ -76,7 +76,7 @@ def _misfit(model: nn.Module, weights: OrderedDict, prefix: str) -> str | None:
         # Layers may know how to take up what older versions of them have saved.
         missing, extra = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        for key in own.keys() & weights.keys():
+        for key in (key for key in own if key in weights):
             shapes = [tuple(getattr(value[key], 'shape', ())) for value in (weights, own)]
             if shapes[0] != shapes[1]:
                 return (

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
@@ -190,6 +192,99 @@ def test_launcher_that_did_not_start_the_process_is_refused(two_wrappers, monkey
     monkeypatch.delenv('RANK', raising=False)
     with pytest.raises(ConfigError, match='--launcher pytorch: RANK is not set'):
         cli.apply_run_arguments(two_wrappers, arguments('--launcher', 'pytorch'))
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Whether there are CUDA devices, and what a launcher tells of itself."""
+
+    def set_up(devices, **environment):
+        monkeypatch.setattr('torch.cuda.is_available', lambda: devices > 0)
+        monkeypatch.setattr('torch.cuda.device_count', lambda: devices)
+        for name in ('RANK', 'LOCAL_RANK', 'SLURM_PROCID', 'SLURM_LOCALID'):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'environment'),
+    [
+        ('pytorch', dict(RANK='6', LOCAL_RANK='2')),
+        ('slurm', dict(SLURM_PROCID='6', SLURM_LOCALID='2')),
+    ],
+)
+def test_more_processes_than_devices_are_refused(two_wrappers, started, launcher, environment):
+    args = arguments('--launcher', launcher)
+    started(3, **environment)
+    cli.apply_process_arguments(two_wrappers, args)
+    assert two_wrappers.launcher == launcher
+    started(2, **environment)
+    with pytest.raises(ConfigError, match='3 processes or more .* has only 2 CUDA devices'):
+        cli.apply_process_arguments(two_wrappers, args)
+
+
+def test_slurm_without_devices_is_refused(two_wrappers, started):
+    started(0, SLURM_PROCID='0')
+    with pytest.raises(ConfigError, match='--launcher slurm needs a CUDA device'):
+        cli.apply_process_arguments(two_wrappers, arguments('--launcher', 'slurm'))
+
+
+def test_processes_on_cpus_talk_through_gloo(two_wrappers, started, monkeypatch):
+    backends = []
+    monkeypatch.setattr('torch.distributed.init_process_group', backends.append)
+    two_wrappers.find_unused_parameters = True
+    started(0, RANK='0')
+    cli.apply_process_arguments(two_wrappers, arguments('--launcher', 'pytorch'))
+    assert backends == ['gloo']
+    wrapper = two_wrappers.model_wrapper_cfg
+    assert (wrapper.device_ids, wrapper.find_unused_parameters) == (None, True)
+
+
+def loaders(scope, **settings):
+    cfg = Config(dict(default_scope=scope, train_dataloader=settings, val_dataloader=None))
+    return cfg, cfg.train_dataloader
+
+
+def test_what_a_config_says_of_its_loaders_stays(started):
+    started(1)
+    cfg, loader = loaders('mmdet', num_workers=2, pin_memory=False, persistent_workers=False)
+    cli.set_loader_defaults(cfg)
+    assert loader == dict(num_workers=2, pin_memory=False, persistent_workers=False)
+    assert cfg.val_dataloader is None
+
+
+@pytest.mark.parametrize(('devices', 'workers'), [(0, 0), (0, 2), (1, 0), (1, 2)])
+def test_loaders_pin_memory_for_devices_and_keep_the_workers_they_have(started, devices, workers):
+    started(devices)
+    cfg, loader = loaders('mmpretrain', num_workers=workers, persistent_workers=True)
+    cli.set_loader_defaults(cfg)
+    assert loader.collate_fn == dict(type='default_collate')
+    assert (loader.pin_memory, loader.persistent_workers) == (devices > 0, workers > 0)
+    cli.set_loader_defaults(cfg, pin_memory=False, keep_workers=False)
+    assert (loader.pin_memory, loader.persistent_workers) == (False, False)
+
+
+def test_the_folder_of_a_result_is_made(tmp_path):
+    cli.require_output(str(tmp_path / 'a/b/out.json'), '--out')
+    assert [path.name for path in tmp_path.rglob('*')] == ['a', 'b']
+
+
+@pytest.mark.parametrize(
+    ('path', 'sentence'),
+    [
+        ('.', '. is a folder: --out takes the path of a file'),
+        ('out.pkl', '--out out.pkl: the file is written as .json, so name it so'),
+        ('file/out.json', 'cannot make the folder of file/out.json'),
+    ],
+)
+def test_a_result_that_cannot_be_written(tmp_path, monkeypatch, path, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        cli.require_output(path, '--out')
 
 
 def test_help_needs_no_torch(run_python):

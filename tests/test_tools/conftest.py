@@ -30,10 +30,11 @@ def table(digits, tmp_path):
 
 
 @pytest.fixture
-def tool(root, monkeypatch, capsys):
+def tool(root, monkeypatch, capsys, fresh_mmengine_globals):
     """Run a tool as a command line, in this process; returns exit code, stdout and stderr."""
 
     def run(name, *args):
+        fresh_mmengine_globals()
         monkeypatch.chdir(root)
         monkeypatch.setattr(sys, 'argv', [f'tools/{name}.py', *map(str, args)])
         threads = torch.get_num_threads()
