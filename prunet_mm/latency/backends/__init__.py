@@ -1,0 +1,27 @@
+"""Ways to run a model, by the name that the command line has for them. Imports no torch."""
+
+from prunet_mm.latency.backends.base import Backend
+from prunet_mm.latency.backends.channels_last import ChannelsLast
+from prunet_mm.latency.backends.cuda_graph import CudaGraph
+from prunet_mm.latency.backends.eager import Eager
+from prunet_mm.latency.backends.inductor import Inductor
+from prunet_mm.latency.backends.onnx_runtime import OnnxRuntime
+from prunet_mm.latency.backends.open_vino import OpenVino
+from prunet_mm.latency.backends.tensor_rt import TensorRT
+from prunet_mm.latency.backends.torch_script import TorchScript
+
+BACKENDS: dict[str, type[Backend]] = {
+    backend.name: backend
+    for backend in (
+        Eager,
+        ChannelsLast,
+        TorchScript,
+        Inductor,
+        CudaGraph,
+        OnnxRuntime,
+        OpenVino,
+        TensorRT,
+    )
+}
+
+__all__ = ['BACKENDS', 'Backend']

@@ -1,0 +1,73 @@
+"""The model exported to ONNX and run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prunet_mm.errors import ConfigError
+from prunet_mm.latency.backends.base import Backend
+from prunet_mm.latency.backends.onnx_model import onnx_bytes
+
+PROVIDERS = dict(cpu='CPUExecutionProvider', cuda='CUDAExecutionProvider')
+
+
+class OnnxRuntime(Backend):
+    """ONNX Runtime, with inputs and outputs where torch has them: nothing is copied."""
+
+    name = 'onnxruntime'
+    packages = ('onnxruntime', 'onnx', 'onnxscript')
+    dtypes = ('float32', 'float16')
+    reads_onnx = True
+
+    @classmethod
+    def require(cls, device: str, dtype: str = 'float32') -> None:
+        super().require(device, dtype)
+        import onnxruntime
+
+        if _provider(device) not in onnxruntime.get_available_providers():
+            raise ConfigError(
+                f'this onnxruntime does not run on {device}: '
+                'pip uninstall onnxruntime, then pip install onnxruntime-gpu'
+            )
+
+    def prepare(self, model, inputs: Sequence, dtype) -> Callable:
+        import numpy as np
+        import onnxruntime
+        import torch
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(
+            onnx_bytes(model, inputs, dtype), options, providers=[_provider(self.device)]
+        )
+        name = session.get_inputs()[0].name
+        # Once with arrays, to see the outputs' shapes.
+        arrays = session.run(None, {name: inputs[0].cpu().numpy()})
+        outputs = [torch.from_numpy(array).to(self.device) for array in arrays]
+        binding = session.io_binding()
+        for output, tensor in zip(session.get_outputs(), outputs, strict=True):
+            binding.bind_output(output.name, *_place(tensor, np))
+
+        def run(x):
+            binding.bind_input(name, *_place(x.contiguous(), np))
+            session.run_with_iobinding(binding)
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+        return run
+
+
+def _provider(device: str) -> str:
+    return PROVIDERS[device.partition(':')[0]]
+
+
+def _place(tensor, np) -> tuple:
+    """Where a tensor is, as ONNX Runtime asks for it."""
+    kind = getattr(np, str(tensor.dtype).removeprefix('torch.'))
+    return (
+        tensor.device.type,
+        tensor.device.index or 0,
+        kind,
+        tuple(tensor.shape),
+        tensor.data_ptr(),
+    )
