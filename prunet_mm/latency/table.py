@@ -96,13 +96,27 @@ class Validation(Spec):
         """Predicted over measured, less 1, of each network."""
         return np.divide(self.predicted_ms, self.measured_ms) - 1
 
+    @property
+    def tau(self) -> float | None:
+        """Kendall's rank correlation, tau-b: 1 where all are put in order; None of equal ones.
+
+        After *The Treatment of Ties in Ranking Problems* (Kendall, 1945).
+        """
+        predicted, measured = (
+            np.sign(np.subtract.outer(values, values))
+            for values in (self.predicted_ms, self.measured_ms)
+        )
+        pairs = np.sqrt((predicted**2).sum() * (measured**2).sum())
+        return float((predicted * measured).sum() / pairs) if pairs else None
+
     def describe(self) -> str:
-        """Mean absolute error, bias and worst error in one line."""
+        """Mean absolute error, bias, worst error and rank correlation in one line."""
         errors = self.errors
+        ranks = '' if self.tau is None else f', Kendall tau {self.tau:.3f}'
         return (
             f'{len(errors)} random networks, predicted against measured: mean absolute error '
             f'{np.abs(errors).mean():.1%}, bias {errors.mean():+.1%}, '
-            f'worst {errors[np.abs(errors).argmax()]:+.1%}'
+            f'worst {errors[np.abs(errors).argmax()]:+.1%}{ranks}'
         )
 
 
@@ -248,6 +262,19 @@ class LatencyTable(Spec):
         """Whether a block was measured, or lies between two measured hidden widths."""
         widths, _ = self.curves.get(_curve_key(key), ((), ()))
         return len(widths) > 0 and widths[0] <= key.hidden <= widths[-1]
+
+    def is_interpolated(self, key: BlockKey) -> bool:
+        """Whether `block_ms` of this block lies between two entries and is none of its own.
+
+        Raises:
+            LatencyTableError: The table does not have the block.
+        """
+        self.require([key])
+        return key not in self._keys
+
+    @cached_property
+    def _keys(self) -> frozenset[BlockKey]:
+        return frozenset(entry.key for entry in self.entries)
 
     def require(self, keys: Iterable[BlockKey]) -> None:
         """Raises unless the table has all these blocks.

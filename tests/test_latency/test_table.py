@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from prunet_mm.errors import LatencyTableError, PrunetError
 from prunet_mm.latency import LatencyTable, Validation
@@ -52,6 +53,30 @@ def test_is_linear_between_measured_widths(make_table, irb):
 def test_the_width_of_the_key_does_not_matter_to_its_curve(make_table, irb):
     curves = [make_table().curve_ms(irb._replace(hidden=w), [8, 24]).tolist() for w in (0, 8, 999)]
     assert curves == [[1.0, 2.5]] * 3
+
+
+def test_tells_measured_widths_from_interpolated_ones(make_table, irb):
+    table = make_table()
+    assert [table.is_interpolated(irb._replace(hidden=w)) for w in (8, 12, 16, 24)] == [
+        *(False, True, False, False)
+    ]
+    with pytest.raises(LatencyTableError, match='no latency for irb 4->4 hidden 32'):
+        table.is_interpolated(irb._replace(hidden=32))
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_interpolation_lies_between_its_neighbours(make_table, irb, seed):
+    rng = np.random.default_rng(seed)
+    widths = np.unique(rng.integers(1, 50, size=rng.integers(2, 12)) * 8).tolist()
+    noisy_ms = np.sort(rng.lognormal(size=len(widths))) * rng.lognormal(0, 0.2, len(widths))
+    table = make_table(
+        {irb._replace(hidden=w): float(ms) for w, ms in zip(widths, noisy_ms, strict=True)}
+    )
+    between = np.arange(widths[0], widths[-1] + 1)
+    curve_ms = table.curve_ms(irb, between)
+    assert (np.diff(curve_ms) >= 0).all()
+    assert curve_ms[-1] >= noisy_ms[-1] - 1e-12  # pooling may lift the dearest, never lower it
+    assert curve_ms[0] <= noisy_ms[0] + 1e-12
 
 
 @pytest.mark.parametrize('width', [4, 7, 25, 32])
@@ -210,3 +235,18 @@ def test_validation_reports_error_bias_and_worst():
     np.testing.assert_allclose(validation.errors, [0.1, -0.1])
     text = Validation(fitted_on=3, predicted_ms=(1.1, 1.6), measured_ms=(1.0, 2.0)).describe()
     assert 'error 15.0%, bias -5.0%, worst -20.0%' in text
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_tau_equals_scipys(seed):
+    rng = np.random.default_rng(seed)
+    predicted, measured = (rng.integers(1, 9, size=(2, rng.integers(2, 40))) / 4).tolist()
+    expected = stats.kendalltau(predicted, measured).statistic
+    tau = Validation(fitted_on=3, predicted_ms=predicted, measured_ms=measured).tau
+    assert (tau is None) if np.isnan(expected) else tau == pytest.approx(expected)
+
+
+def test_the_ranks_of_one_network_are_not_reported():
+    assert 'tau' not in Validation(fitted_on=1, predicted_ms=(1,), measured_ms=(1.1,)).describe()
+    text = Validation(fitted_on=1, predicted_ms=(1, 2, 3), measured_ms=(1, 2.5, 2.4)).describe()
+    assert text.endswith('Kendall tau 0.333')
