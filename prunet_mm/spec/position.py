@@ -109,6 +109,10 @@ class Position:
                 return _differs(field, layer, ' or '.join(map(shown, allowed)))
         if layer.hidden not in (left[0].widths or (0,)):
             return _differs('hidden', layer, grid(left[0].widths))
+        key = layer.block_key(self.height, self.width)
+        for field in ('padding', 'residual'):  # a key names them where they are unusual
+            if getattr(key, field) is not None:
+                return _differs(field, layer, 'None')
         return None
 
 

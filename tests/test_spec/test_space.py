@@ -125,6 +125,7 @@ def change(spec, index, **changes):
 def test_a_network_outside_is_told_why(tiny):
     spec = tiny.largest()
     last = len(spec.layers) - 1
+    inner = next(i for i, layer in enumerate(spec.layers) if layer.has_residual)
     outside = {
         'resolution: found 16, expected 8': spec.model_copy(update=dict(resolution=16)),
         'tail: found None, expected TailSpec(': spec.model_copy(update=dict(tail=None)),
@@ -137,6 +138,10 @@ def test_a_network_outside_is_told_why(tiny):
         f'layers[{last}].act: found "relu", expected "swish"': change(spec, last, act='relu'),
         f'layers[{last}].se: found 2, expected 0': change(spec, last, se=2),
         f'layers[{last}].stride: found 1, expected 2': change(spec, last, stride=1),
+        f'layers[{last}].padding: found 0, expected None': change(spec, last, padding=0),
+        f'layers[{inner}].residual: found False, expected None': change(
+            spec, inner, residual=False
+        ),
         'stage 3: found 0 layers, expected 1': change(spec, last, stage=9),
         'stage 4: found 1 layers, expected none': spec.model_copy(
             update=dict(layers=(*spec.layers, spec.layers[-1].model_copy(update=dict(stage=4))))
@@ -149,6 +154,12 @@ def test_a_network_outside_is_told_why(tiny):
         assert tiny.why_not(other).startswith(reason)
         assert not tiny.contains(other)
     assert not tiny.contains(load_zoo('prunet_p0'))
+
+
+def test_what_the_rule_says_anyway_may_be_written_out(tiny):
+    spec = tiny.largest()
+    last = len(spec.layers) - 1
+    assert tiny.contains(change(spec, last, padding=spec.layers[last].kernel // 2, residual=False))
 
 
 def test_name_and_provenance_do_not_matter(tiny):
