@@ -82,7 +82,7 @@ def inherit_weights(
 
     Raises:
         CheckpointError: There is no such SuperNet, the network is not in its search space, what
-            the network needs has been pruned, or several of its layers are as probable.
+            the network needs has been pruned, or two choices of layers are equally probable.
     """
     weights = _supernet_weights(state_dict, prefix)
     structure = read_structure(weights['structure'])
@@ -124,12 +124,12 @@ def _supernet_weights(state_dict: Mapping, prefix: str | None) -> _Weights:
     ]
     if not found:
         raise CheckpointError('holds no SuperNet: give a checkpoint of a search (searched.pth)')
+    known = f'prefix may be {" or ".join(map(repr, found))}'
+    if prefix is None and len(found) > 1:
+        raise CheckpointError(f'holds several SuperNets, and no prefix is given: {known}')
     wanted = found[0] if prefix is None else f'{prefix.rstrip(".")}.'.removeprefix('.')
-    if wanted not in found or (prefix is None and len(found) > 1):
-        told = (
-            'several SuperNets, and no prefix is given' if prefix is None else f'none at {wanted!r}'
-        )
-        raise CheckpointError(f'holds {told}: prefix may be {" or ".join(map(repr, found))}')
+    if wanted not in found:
+        raise CheckpointError(f'holds no SuperNet at {wanted!r}: {known}')
     return _Weights(
         (key[len(wanted) :], value) for key, value in state_dict.items() if key.startswith(wanted)
     )

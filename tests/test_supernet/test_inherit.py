@@ -170,7 +170,7 @@ def test_it_finds_the_supernet_under_any_prefix(make_supernet, save, x, prefix, 
     init_cfg = dict(type='SuperNet', checkpoint=save(supernet, where), prefix=prefix)
     network = PRUNet(spec.to_dict(), out_indices=(1, 2, 3), init_cfg=init_cfg)
     if prefix and where != PREFIX:
-        with pytest.raises(CheckpointError, match=f'holds none at .*may be {where!r}'):
+        with pytest.raises(CheckpointError, match=f'holds no SuperNet at .*may be {where!r}'):
             network.init_weights()
     else:
         network.init_weights()
