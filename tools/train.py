@@ -41,6 +41,10 @@ def main() -> None:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ConfigError(f'{args.config}: --auto-scale-lr needs auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.get('type') == 'EMAHook':
+            # It refuses a new head too, in a traceback; what has to fit is checked before.
+            hook.setdefault('strict_load', False)
     cli.set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
 
     from mmengine.runner import Runner

@@ -161,12 +161,22 @@ def trained(one_epoch):
     return one_epoch('--no-validate', folder='trained')[1] / 'epoch_1.pth'
 
 
-def test_a_training_starts_from_weights_with_another_head(one_epoch, trained, tmp_path):
+def test_a_training_starts_from_weights_with_another_head(tool, root, trained, tmp_path):
+    config, work = tmp_path / 'ema.py', tmp_path / 'work'
+    config.write_text(
+        f"_base_ = '{root}/{CONFIG}'\n"
+        f"model = dict(backbone=dict(arch='{root}/configs/cls/prunet_digits.json'))\n"
+        "custom_hooks = [dict(type='EMAHook')]\n"  # it would refuse another head
+    )
     saved = load_checkpoint_file(trained)['state_dict']
     saved |= {'head.fc.weight': torch.zeros(7, 48), 'head.fc.bias': torch.zeros(7)}
     torch.save(dict(state_dict=saved), tmp_path / 'seven.pth')
-    start = [f'load_from={tmp_path}/seven.pth', 'optim_wrapper.optimizer.lr=1e-12']
-    _, work = one_epoch('--no-validate', options=start)
+    code, _, err = tool(
+        *('train', config, '--work-dir', work, '--no-validate', '--cfg-options', *SHORT),
+        *(f'load_from={tmp_path}/seven.pth', 'optim_wrapper.optimizer.lr=1e-12'),
+        'train_cfg.max_epochs=1',
+    )
+    assert code == 0, err
     weights = load_checkpoint_file(work / 'epoch_1.pth')['state_dict']
     names = [name for name in weights if name.startswith('backbone.') and 'conv.weight' in name]
     assert names
