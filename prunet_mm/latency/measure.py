@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from prunet_mm.latency.backends.base import SelfTimed
 from prunet_mm.latency.device import keep_freed_memory
+from prunet_mm.latency.intervals import median_interval, relative_half_width
 
 Step = tuple[Hashable, Callable[[Any], Any]]
 
@@ -25,7 +28,8 @@ class Target(NamedTuple):
 
     Attributes:
         steps: Labelled callables, each of which gets the output of the one before it. A model is
-            one step; a network whose blocks are timed where they stand is one step per block.
+            one step; a network whose blocks are timed where they stand is one step per block. What
+            is `SelfTimed` is a target of one step.
         inputs: Inputs of the first step, used in turn.
     """
 
@@ -46,21 +50,14 @@ class Timing(NamedTuple):
         low, median, high = statistics.quantiles(samples_ms, n=4, method='inclusive')
         return cls(median, high - low, len(samples_ms))
 
-    @property
-    def uncertainty(self) -> float:
-        """Half the width of the median's 95 % confidence interval, relative to the median.
-
-        The notch of a box plot, after *Variations of Box Plots* (McGill et al., 1978).
-        """
-        return 1.57 * self.iqr_ms / self.samples**0.5 / self.latency_ms
-
 
 @dataclass(frozen=True)
 class Protocol:
     """How long to measure.
 
     Attributes:
-        passes: Timed passes per visit; one that is not timed goes before them.
+        passes: Timed passes per visit, fewer where they take more than a tenth of ``max_seconds``;
+            one that is not timed goes before them.
         min_rounds: Every target is visited that often, however long it takes; at least 2.
         precision: Enough is measured when each median is known this well, relatively (95 %).
         max_seconds: No round starts after this, whatever the precision.
@@ -81,21 +78,56 @@ class Measurement:
         rounds: How often each target was visited after the warm-up.
         seconds: How long it took, warm-up included.
         samples_ms: All samples, by label.
+        round_of: The round that each of these samples is of, by label.
     """
 
-    clock: str
+    clock: str = ''
     rounds: int = 0
     seconds: float = 0.0
     samples_ms: dict[Hashable, list[float]] = field(default_factory=lambda: defaultdict(list))
+    round_of: dict[Hashable, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, label: Hashable, samples_ms: Sequence[float]) -> None:
+        """Adds samples of the present round."""
+        self.samples_ms[label].extend(samples_ms)
+        self.round_of[label].extend([self.rounds] * len(samples_ms))
 
     def timing(self, label: Hashable) -> Timing:
         """Median and spread of what carries this label."""
         return Timing.of(self.samples_ms[label])
 
+    def medians_ms(self, label: Hashable) -> dict[int, float]:
+        """The median of each round in which the label has samples.
+
+        Samples of one visit have the machine's mood in common; those of different rounds do not.
+        So it is from these that the median's interval is found.
+        """
+        rounds = defaultdict(list)
+        for number, sample_ms in zip(self.round_of[label], self.samples_ms[label], strict=True):
+            rounds[number].append(sample_ms)
+        return {number: statistics.median(samples) for number, samples in rounds.items()}
+
+    def interval_ms(self, label: Hashable) -> tuple[float, float]:
+        """The interval that has the label's median in it, in 95 of 100 cases."""
+        return median_interval(list(self.medians_ms(label).values()))
+
+    def ratio(self, label: Hashable, base: Hashable) -> tuple[float, float, float]:
+        """How many times as long as ``base`` the label takes: median, interval's ends.
+
+        Compared round by round, so a drift of the machine, which both have in common, is not in it.
+        """
+        medians_ms, bases_ms = self.medians_ms(label), self.medians_ms(base)
+        ratios = [medians_ms[number] / bases_ms[number] for number in medians_ms.keys() & bases_ms]
+        return statistics.median(ratios), *median_interval(ratios)
+
+    def uncertainty_of(self, label: Hashable) -> float:
+        """Half the width of the label's interval, relative to its median."""
+        return relative_half_width(list(self.medians_ms(label).values()))
+
     @property
     def uncertainty(self) -> float:
         """The uncertainty of the label whose median is known worst."""
-        return max(self.timing(label).uncertainty for label in self.samples_ms)
+        return max(map(self.uncertainty_of, self.samples_ms))
 
 
 class CpuStopwatch:
@@ -154,6 +186,8 @@ def measure(
     progress: Callable[[float], None] = lambda done: None,
     rng: random.Random | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    into: Measurement | None = None,
+    failed: Callable[[Target, Exception], None] | None = None,
 ) -> Measurement:
     """Times targets in rounds: each visits all of them, in an order of its own.
 
@@ -161,52 +195,104 @@ def measure(
     Medians are over all rounds.
 
     Args:
-        draw: Returns the targets of a round: the same each time, or new ones.
+        draw: Returns the targets of a round: the same each time, or new ones. None end it.
         protocol: How long to measure.
         stopwatch: What runs and times a target's steps.
         progress: Gets the part that is done, from 0 to 1, after every visit.
         rng: Decides the order of visits.
         clock: Returns seconds.
+        into: What the samples are added to, so that they are there also where this is interrupted.
+        failed: Gets a target that raised an error, and the error; the round goes on without it.
+            Without this, the error is raised.
     """
-    rng, result, start = rng or random.Random(0), Measurement(stopwatch.name), clock()
-    _warm_up(draw, clock)
-    visits = 0
-    for result.rounds in count(1):
+    result = Measurement() if into is None else into
+    result.clock, rng, start = stopwatch.name, rng or random.Random(0), clock()
+    warm_up(draw, protocol, clock, failed)
+    check = protocol.min_rounds
+    for number in count(1):
         targets = list(draw())
+        if not targets:
+            break
+        result.rounds += 1
         rng.shuffle(targets)
-        for target in targets:
-            inputs = rng.sample(target.inputs, len(target.inputs))
-            stopwatch.laps_ms(target.steps, inputs[-1])
-            for index in range(protocol.passes):
-                laps_ms = stopwatch.laps_ms(target.steps, inputs[index % len(inputs)])
-                for (label, _), lap_ms in zip(target.steps, laps_ms, strict=True):
-                    result.samples_ms[label].append(lap_ms)
-            visits += 1
-            in_rounds = visits / (protocol.min_rounds * len(targets))
+        for index, target in enumerate(targets, 1):
+            try:
+                _visit(target, protocol, stopwatch, rng, clock, result)
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(target, error)
+            in_rounds = (number - 1 + index / len(targets)) / protocol.min_rounds
             in_time = (clock() - start) / protocol.max_seconds
             progress(min(in_rounds, in_time, 1.0))
-        if result.rounds >= protocol.min_rounds and (
-            in_time >= 1 or result.uncertainty <= protocol.precision
-        ):
+        if number >= protocol.min_rounds and in_time >= 1:
             break
+        if number >= check:
+            # Not after every round, since with the rounds grows what there is to sort.
+            check = math.ceil(1.05 * number)
+            if result.uncertainty <= protocol.precision:
+                break
     progress(1.0)
-    result.seconds = clock() - start
+    result.seconds += clock() - start
     return result
 
 
-def _warm_up(draw: Callable[[], Iterable[Target]], clock: Callable[[], float]) -> None:
-    """Runs rounds of single passes until one is hardly faster than the one before it."""
-    last = float('inf')
-    for _ in range(5):
-        start = clock()
-        for target in draw():
-            x = target.inputs[0]
-            for _, step in target.steps:
-                x = step(x)
-        now = clock() - start
-        if now > 0.95 * last:
+def _visit(
+    target: Target,
+    protocol: Protocol,
+    stopwatch: Stopwatch,
+    rng: random.Random,
+    clock: Callable[[], float],
+    result: Measurement,
+) -> None:
+    """Runs a target some times in a row, the first time for nothing, and adds its samples."""
+    inputs, start = rng.sample(target.inputs, len(target.inputs)), clock()
+    label, step = target.steps[0]
+    if isinstance(step, SelfTimed):
+        result.add(label, step.samples_ms(inputs[0]))
+        return
+    stopwatch.laps_ms(target.steps, inputs[-1])
+    for index in range(protocol.passes):
+        laps_ms = stopwatch.laps_ms(target.steps, inputs[index % len(inputs)])
+        for (label, _), lap_ms in zip(target.steps, laps_ms, strict=True):
+            result.add(label, [lap_ms])
+        if clock() - start > protocol.max_seconds / 10:
             return
-        last = now
+
+
+def warm_up(
+    draw: Callable[[], Iterable[Target]],
+    protocol: Protocol,
+    clock: Callable[[], float] = time.perf_counter,
+    failed: Callable[[Target, Exception], None] | None = None,
+) -> None:
+    """Runs rounds of single passes until they get no faster, for at most a fifth of the time.
+
+    Two rounds in a row have to be no faster than the fastest before them: one alone may be slow by
+    chance.
+    """
+    start, fastest, steady = clock(), math.inf, 0
+    while steady < 2:
+        began = clock()
+        for target in list(draw()):
+            try:
+                _run(target)
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(target, error)
+        took = clock() - began
+        steady = 0 if took < 0.95 * fastest else steady + 1
+        fastest = min(fastest, took)
+        if clock() - start > protocol.max_seconds / 5:
+            return
+
+
+def _run(target: Target) -> None:
+    x = target.inputs[0]
+    for _, step in target.steps:
+        if not isinstance(step, SelfTimed):  # warms up by itself
+            x = step(x)
 
 
 @contextmanager

@@ -2,13 +2,15 @@ import random
 
 import pytest
 
+from prunet_mm.latency.backends.base import SelfTimed
 from prunet_mm.latency.measure import (
     CpuStopwatch,
+    Measurement,
     Protocol,
     Target,
-    Timing,
     deployed,
     measure,
+    warm_up,
 )
 
 
@@ -124,7 +126,7 @@ def test_stops_in_time_where_precision_cannot_be_reached(clock):
 def test_every_target_is_visited_however_little_time_there_is(clock):
     targets = [one(clock, label, lambda: 1000) for label in 'ab']
     result = run(clock, targets, min_rounds=3, passes=4, max_seconds=0.001)
-    assert [result.timing(label).samples for label in 'ab'] == [12, 12]
+    assert [result.timing(label).samples for label in 'ab'] == [3, 3]
 
 
 def test_progress_rises_to_one(clock):
@@ -140,10 +142,130 @@ def test_progress_rises_to_one(clock):
     assert done[-1] == 1.0
 
 
-def test_uncertainty_falls_with_the_root_of_the_samples():
-    few, many = Timing(2.0, 0.4, 25), Timing(2.0, 0.4, 100)
-    assert few.uncertainty == pytest.approx(1.57 * 0.4 / 5 / 2.0)
-    assert few.uncertainty == pytest.approx(2 * many.uncertainty)
+class SlowStart:
+    """Milliseconds of a pass: many at first, 1 in the end."""
+
+    def __init__(self, passes):
+        self.left = passes
+
+    def __call__(self):
+        self.left -= 1
+        return max(1.0, self.left)
+
+
+def test_passes_before_it_is_stable_do_not_count(clock):
+    slow = SlowStart(passes=12)
+    result = run(clock, [one(clock, 'a', slow)], min_rounds=3, max_seconds=1.0)
+    assert slow.left < 0
+    assert set(map(round, result.samples_ms['a'])) == {1}
+
+
+def test_the_warm_up_of_what_never_gets_stable_ends(clock):
+    ever_faster = iter(0.9**n for n in range(100_000))
+    warm_up(lambda: [one(clock, 'a', lambda: 1e3 * next(ever_faster))], Protocol(max_seconds=10.0))
+    assert len(clock.log) < 100
+
+
+def test_a_drift_widens_the_interval_and_leaves_the_ratio_sharp(clock):
+    def drifting(base):
+        return lambda: base * (1 + clock.now)
+
+    targets = [one(clock, base, drifting(base)) for base in (1.0, 1.5)]
+    result = run(clock, targets, max_seconds=1.0)
+    low, high = result.interval_ms(1.5)
+    assert (high - low) / low > 0.05
+    ratio, low, high = result.ratio(1.5, 1.0)
+    assert low <= ratio <= high
+    assert ratio == pytest.approx(1.5, rel=0.01)
+    assert (high - low) / low < 0.02
+
+
+def test_a_mood_of_the_machine_is_not_taken_for_many_samples(clock):
+    """Rounds differ by 10 %, the passes of a visit do not at all."""
+    rng, mood = random.Random(0), {}
+
+    def moody():
+        mood.setdefault(len(clock.log) // 5, rng.gauss(10, 1))
+        return mood[len(clock.log) // 5]
+
+    result = run(clock, [one(clock, 'a', moody)], min_rounds=20, max_seconds=0.01)
+    assert 0.02 < result.uncertainty < 0.1
+
+
+def test_a_target_that_fails_leaves_the_others_alone(clock):
+    def fails_in_the_third_round():
+        if clock.now > 0.03:
+            raise MemoryError('no more')
+        return 1
+
+    targets = [one(clock, 'bad', fails_in_the_third_round), one(clock, 'good', lambda: 1)]
+    gone = []
+
+    def failed(target, error):
+        targets.remove(target)
+        gone.append((target.steps[0][0], str(error)))
+
+    result = measure(
+        lambda: targets,
+        Protocol(min_rounds=20, max_seconds=0.1, precision=0.0),
+        CpuStopwatch(1, clock),
+        clock=clock,
+        failed=failed,
+    )
+    assert gone == [('bad', 'no more')]
+    assert result.timing('good').samples == 80
+
+
+def test_when_all_fail_it_ends(clock):
+    def fails():
+        raise MemoryError
+
+    targets = [one(clock, 'bad', fails)]
+    result = measure(
+        lambda: targets,
+        Protocol(),
+        CpuStopwatch(1, clock),
+        clock=clock,
+        failed=lambda target, error: targets.remove(target),
+    )
+    assert not result.samples_ms
+
+
+def test_what_was_measured_survives_an_interruption(clock):
+    def interrupted():
+        if clock.now > 0.02:
+            raise KeyboardInterrupt
+        return 1
+
+    into = Measurement()
+    with pytest.raises(KeyboardInterrupt):
+        measure(
+            lambda: [one(clock, 'a', interrupted)],
+            Protocol(),
+            CpuStopwatch(1, clock),
+            clock=clock,
+            into=into,
+        )
+    assert into.timing('a').samples > 10
+
+
+def test_slow_targets_are_passed_less_often(clock):
+    result = run(clock, [one(clock, 'a', lambda: 1000)], min_rounds=3, passes=4, max_seconds=5.0)
+    assert result.timing('a').samples == 3
+
+
+class Elsewhere(SelfTimed):
+    def __call__(self, x):
+        raise AssertionError('its calls are not what is timed')
+
+    def samples_ms(self, x):
+        return [2.0, 3.0, 4.0]
+
+
+def test_what_times_itself_gives_its_own_samples(clock):
+    targets = [Target([('own', Elsewhere())], [0]), one(clock, 'a', lambda: 1)]
+    result = run(clock, targets, min_rounds=7, max_seconds=0.01)
+    assert result.timing('own')[:1] + result.timing('own')[2:] == (3.0, 21)
 
 
 def test_one_thread_is_timed_by_what_it_runs_not_by_what_it_waits():

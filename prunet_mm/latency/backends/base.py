@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunet_mm.latency.backends.onnx_model import OnnxFile
+
+
+class SelfTimed(ABC):
+    """What runs in a program of its own, which times it: nothing is to be seen of it from here."""
+
+    @abstractmethod
+    def __call__(self, x: Any) -> Any:
+        """The outputs for an input, for a comparison."""
+
+    @abstractmethod
+    def samples_ms(self, x: Any) -> list[float]:
+        """Runs it some time, after a warm-up of its own; returns what each pass took in ms."""
 
 
 class Backend:
@@ -31,8 +44,6 @@ class Backend:
         devices: Kinds of device it runs on.
         dtypes: Types it computes in.
         reads_onnx: Whether it runs ONNX files.
-        own_threads: Whether it computes in threads of its own, even in one, so that the processor
-            time of the thread that calls it says nothing.
     """
 
     name: ClassVar[str]
@@ -40,7 +51,6 @@ class Backend:
     devices: ClassVar[tuple[str, ...]] = ('cpu', 'cuda')
     dtypes: ClassVar[tuple[str, ...]] = ('float32', 'float16', 'bfloat16')
     reads_onnx: ClassVar[bool] = False
-    own_threads: ClassVar[bool] = False
 
     def __init__(self, device: str = 'cpu', threads: int = 1) -> None:
         self.device = device
@@ -88,7 +98,7 @@ class Backend:
             dtype: What to compute in.
 
         Returns:
-            A callable that maps such an input to the outputs: tensors, the nearest to those of the
-            model that the backend has, which the next callable of a chain takes, in turn.
+            A callable that maps such an input to what the model returns, in tensors that the next
+            callable of a chain takes in turn; it may be `SelfTimed`.
         """
         raise NotImplementedError

@@ -17,7 +17,6 @@ class OpenVino(Backend):
     packages = ('openvino', 'onnx', 'onnxscript')
     devices = ('cpu',)
     reads_onnx = True
-    own_threads = True
 
     def convert(self, x, dtype):
         return x.contiguous()
