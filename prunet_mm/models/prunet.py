@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prunet_mm.errors import ConfigError, SpecError
+from prunet_mm.errors import CheckpointError, ConfigError, SpecError
 from prunet_mm.models.blocks import build_block
 from prunet_mm.models.deploy import fold_norms
 from prunet_mm.models.fit import require_fit
@@ -132,6 +132,16 @@ class PRUNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def init_weights(self) -> None:
+        """As `BaseModule.init_weights`; names the file of weights that do not fit."""
+        try:
+            super().init_weights()
+        except CheckpointError as error:
+            path = self.init_cfg['checkpoint']
+            if path in str(error):
+                raise
+            raise CheckpointError(f'{path}: {error}') from error
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # mmengine would log what does not fit and train on with random weights.

@@ -228,6 +228,18 @@ def test_weights_of_another_network_are_refused(arch):
         model.load_state_dict({'network.head: 2.net.0.weight': torch.zeros(1)}, strict=False)
 
 
+def test_weights_that_init_cfg_names_are_refused_with_their_file(arch, tmp_path):
+    path = str(tmp_path / 'other.pth')
+    torch.save({f'backbone.{key}': x for key, x in PRUNet(arch).state_dict().items()}, path)
+    init_cfg = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
+    same = PRUNet(arch, init_cfg=init_cfg)
+    same.init_weights()
+    for key, value in same.state_dict().items():
+        assert torch.equal(value, torch.load(path)[f'backbone.{key}'])
+    with pytest.raises(CheckpointError, match='other.pth.*do not fit the network .prunet_p0'):
+        PRUNet('prunet_p0', init_cfg=init_cfg).init_weights()
+
+
 def test_weights_of_a_larger_network_are_refused(arch):
     weights = PRUNet(arch).state_dict()
     shorter = PRUNet(dict(arch, layers=arch['layers'][:3]))
