@@ -1,5 +1,5 @@
 # PRUNET-P0 on images of 32 px. Iterations are what it counts, so that it can be tried on a CPU:
-# --cfg-options train_dataloader.batch_size=32 train_cfg.max_iters=400
+# --auto-scale-lr --cfg-options train_dataloader.batch_size=32 train_cfg.max_iters=400
 _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/cifar10.py',
@@ -33,6 +33,9 @@ model = dict(
     head=dict(type='LinearClsHead', num_classes=10, in_channels=1984),
 )
 
+train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
+
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=100),
     dict(type='CosineAnnealingLR', by_epoch=False),

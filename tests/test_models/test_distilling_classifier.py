@@ -137,6 +137,19 @@ def test_average_of_the_student_has_no_teacher_of_its_own(build, batch):
     assert all(torch.equal(value, before[name]) for name, value in state(model.teacher).items())
 
 
+def test_both_losses_are_computed_in_full_precision_where_the_networks_are_not(build, batch):
+    model = build()
+    logits = []
+    model.teacher.register_forward_hook(lambda module, args, out: logits.append(out.dtype))
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model.loss(*batch)
+    assert logits == [torch.bfloat16]
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    expected = build().loss(*batch)
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name], rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize('first', [True, False])
 def test_teacher_goes_where_the_student_goes(first):
     model = MODELS.build(distilled())
