@@ -13,6 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from prunet_mm.errors import ConfigError
 
+_PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
 
 def fold_norms(module: nn.Module) -> nn.Module:
     """Folds every BatchNorm that directly follows a convolution into it, in place.
@@ -36,8 +38,9 @@ def fold_norms(module: nn.Module) -> nn.Module:
     pairs = list(_pairs(module))
     _refuse_shared(module, pairs)
     for parent, conv, norm in pairs:
-        _fold(getattr(parent, conv), getattr(parent, norm))
-        setattr(parent, norm, nn.Identity())
+        folded = getattr(parent, norm)
+        _fold(getattr(parent, conv), folded)
+        setattr(parent, norm, _behind(folded))
     return module
 
 
@@ -48,9 +51,24 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
             continue
         for (conv, first), (norm, second) in _neighbours(list(parent.named_children())):
             # By type, since subclasses compute something else with their weights.
-            folds = type(first) in (nn.Conv2d, Conv2d) and isinstance(second, _BatchNorm)
-            if folds and second.running_mean is not None:
+            if type(first) in (nn.Conv2d, Conv2d) and _is_fixed(second):
                 yield parent, conv, norm
+
+
+def _is_fixed(norm: nn.Module) -> bool:
+    """Whether it is a BatchNorm that scales and shifts by its statistics."""
+    known = type(norm).forward in _PLAIN or _acts(norm)
+    return isinstance(norm, _BatchNorm) and norm.running_mean is not None and known
+
+
+def _acts(norm: nn.Module) -> bool:
+    """Whether it goes on with dropout and activation, as timm's ``BatchNormAct2d`` does."""
+    return type(norm).__module__ == 'timm.layers.norm_act'
+
+
+def _behind(norm: _BatchNorm) -> nn.Module:
+    """What is left of a norm when it is folded, in evaluation mode."""
+    return (nn.Sequential(norm.drop, norm.act) if _acts(norm) else nn.Identity()).eval()
 
 
 def _neighbours(items) -> list[tuple]:

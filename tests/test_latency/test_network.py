@@ -5,16 +5,32 @@ from torch import nn
 from prunet_mm.latency.network import (
     build_deployed_block,
     build_deployed_network,
+    build_network,
     random_images,
+    settle_norms,
 )
-from prunet_mm.models.blocks import build_block
 from prunet_mm.spec import BlockKey, LayerSpec, NetworkSpec
 
 LAYER = dict(in_channels=4, out_channels=4, kernel=3, stride=1, act='relu', stage=1)
 
 
+def network(*layers, **fields) -> NetworkSpec:
+    """A network of these layers, each a dict of what differs from `LAYER`."""
+    return NetworkSpec.from_dict(
+        dict(
+            name='net',
+            resolution=8,
+            in_channels=1,
+            stem=[dict(LAYER, op='conv', in_channels=1, stage=0)],
+            layers=[LAYER | layer for layer in layers],
+            tail=dict(num_classes=5),
+        )
+        | fields
+    )
+
+
 @pytest.mark.parametrize(
-    'fields',
+    'layer',
     [
         dict(op='conv'),
         dict(op='irb', hidden=8),
@@ -22,14 +38,37 @@ LAYER = dict(in_channels=4, out_channels=4, kernel=3, stride=1, act='relu', stag
         dict(op='fused_irb', hidden=8, kernel=5),
     ],
 )
-def test_a_deployed_block_computes_what_the_block_computes(fields):
-    layer = LayerSpec(**(LAYER | fields))
+def test_a_deployed_network_computes_what_the_network_computes(layer):
+    spec = network(layer)
     torch.manual_seed(0)
-    block = build_block(layer).eval()
+    trained = build_network(spec)
+    settle_norms(trained, torch.randn(2, 1, 8, 8))
     torch.manual_seed(0)
-    deployed = build_deployed_block(layer.block_key(8, 8))
-    x = torch.randn(2, 4, 8, 8)
-    torch.testing.assert_close(deployed(x), block(x))
+    deployed = build_deployed_network(spec)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(deployed(x), trained(x))
+
+
+def test_activations_neither_vanish_nor_explode_in_a_deep_network():
+    layers = [dict(op='irb', hidden=8 * 4), dict(op='irb', hidden=8, stride=2)] * 2
+    deep = network(*layers[:1] * 30, *layers, tail=None)
+    x = torch.randn(2, 1, 8, 8)
+    whole = build_deployed_network(deep)(x).std()
+    for key in deep.block_keys():
+        x = build_deployed_block(key)(x)
+    assert 0.01 < whole < 100
+    assert 0.01 < x.std() < 100
+
+
+def test_norms_are_settled_on_what_they_get():
+    norm = nn.BatchNorm2d(4, momentum=0.3)
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), norm).eval()
+    x = 5 + 3 * torch.randn(64, 3, 8, 8)
+    settle_norms(module, x)
+    y = module(x)
+    assert not module.training and not norm.training and norm.momentum == 0.3
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
 
 
 def test_norms_are_gone_and_nothing_trains():
@@ -45,17 +84,13 @@ def test_a_tail_maps_features_to_logits(channels):
 
 
 def test_a_network_maps_its_images_to_logits():
-    spec = NetworkSpec.from_dict(
-        dict(
-            name='net',
-            resolution=8,
-            in_channels=1,
-            stem=[dict(LAYER, op='conv', in_channels=1, stage=0)],
-            layers=[dict(LAYER, op='irb', hidden=8, stride=2)],
-            tail=dict(num_classes=5),
-        )
-    )
+    spec = network(dict(op='irb', hidden=8, stride=2))
     images = random_images(spec, 3, 'cpu', count=2)
     assert len(images) == 2
     assert not torch.equal(*images)
     assert build_deployed_network(spec)(images[0]).shape == (3, 5)
+
+
+def test_a_network_takes_images_of_another_resolution():
+    deployed = build_deployed_network(network(dict(op='conv')), resolution=12)
+    assert deployed(torch.randn(1, 1, 12, 12)).shape == (1, 5)
