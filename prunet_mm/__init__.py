@@ -16,6 +16,7 @@ __all__ = ['__version__', 'register_all_modules']
 # Importing these fills mmengine's registries.
 _REGISTERING_MODULES = (
     'prunet_mm.models',
+    'prunet_mm.detection',
     'prunet_mm.datasets',
     'prunet_mm.engine.checkpoint_hook',
     'prunet_mm.engine.loss_hook',
