@@ -35,8 +35,9 @@ setup(
         'mm': requirements('mm'),
         'det': requirements('mm', 'det'),
         'distill': requirements('mm', 'distill'),
+        'export': requirements('mm', 'export'),
         'demo': requirements('mm', 'demo'),
-        'test': requirements('mm', 'det', 'distill', 'demo', 'test'),
+        'test': requirements('mm', 'det', 'distill', 'export', 'demo', 'test'),
     },
     classifiers=[
         'Development Status :: 3 - Alpha',

@@ -125,13 +125,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--work-dir', help='folder for logs and results; by default work_dirs/ and the config name'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config: key=value, a.b=value, key="[a,b]"',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', *LAUNCHERS],
@@ -141,6 +135,17 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     # torch.distributed.launch passes the rank as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--cfg-options``, with which a command line changes the config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config: key=value, a.b=value, key="[a,b]"',
+    )
 
 
 class _DictAction(argparse.Action):

@@ -47,7 +47,7 @@ class FittingWeightsHook(Hook):
             model = model.module
         everything = self.whole or runner._resume or not hasattr(model, 'backbone')
         try:
-            why = _misfit(model, weights, '' if everything else BACKBONE)
+            why = misfit(model, weights, '' if everything else BACKBONE)
         except CheckpointError as error:  # a backbone of ours has found it first
             raise CheckpointError(f'{path}: {error}') from error
         if why:
@@ -61,7 +61,7 @@ def _has_progress(checkpoint: dict) -> bool:
     return 'message_hub' in checkpoint and {'epoch', 'iter'} <= meta.keys()
 
 
-def _misfit(model: nn.Module, weights: OrderedDict, prefix: str) -> str | None:
+def misfit(model: nn.Module, weights: OrderedDict, prefix: str) -> str | None:
     """Why the weights under ``prefix`` are not those of the model, or None if they are."""
     own = model.state_dict()
     if not any(key.startswith(prefix) and key in own for key in weights):

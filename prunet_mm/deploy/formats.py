@@ -1,0 +1,149 @@
+"""The formats of exported files: each a way to write a network and a way to run what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prunet_mm.deploy.network import Network
+from prunet_mm.errors import ConfigError
+from prunet_mm.version import __version__
+
+INPUT = 'input'
+BATCH = 'batch'
+# The oldest one that torch's exporter writes without converting, so the most widely read.
+OPSET = 18
+METADATA_FILE = 'prunet_mm.json'
+
+Call = Callable[[Tensor], list[Tensor]]
+
+
+def to_onnx(network: Network) -> bytes:
+    """The network as an ONNX model for any batch size, weights included."""
+    import onnx
+
+    with _quiet():
+        program = torch.onnx.export(
+            network.module,
+            (_example(network),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(network.outputs),
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+            verbose=False,
+        )
+    model = program.model_proto
+    graph = model.graph
+    for value in [*graph.input, *graph.output]:
+        # torch 2.6 names it by itself.
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+    del graph.value_info[:]
+    # Where each node is from: stack traces with paths of this machine.
+    del graph.metadata_props[:]
+    for part in [*graph.node, *graph.input, *graph.output]:
+        del part.metadata_props[:]
+    graph.name = network.spec.name
+    model.producer_name, model.producer_version = 'prunet_mm', __version__
+    onnx.helper.set_model_props(model, network.metadata)
+    return model.SerializeToString()
+
+
+def load_onnx(data: bytes) -> Call:
+    """An ONNX model in ONNX Runtime, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {INPUT: x.numpy()})]
+
+
+def to_torchscript(network: Network) -> bytes:
+    """The network as a TorchScript archive for any batch size.
+
+    TorchScript has no names for outputs and no metadata, so both are in a JSON file inside of it.
+    """
+    file = io.BytesIO()
+    metadata = dict(network.metadata, producer=f'prunet_mm {__version__}', outputs=network.outputs)
+    with _quiet(), torch.no_grad():
+        traced = torch.jit.trace(network.module, _example(network), check_trace=False)
+        torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
+    return file.getvalue()
+
+
+def load_torchscript(data: bytes) -> Call:
+    """A TorchScript archive, on the CPU."""
+    with _quiet():
+        loaded = torch.jit.load(io.BytesIO(data))
+
+    def call(x: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            y = loaded(x)
+        return [y] if isinstance(y, Tensor) else list(y)
+
+    return call
+
+
+class Format(NamedTuple):
+    """A format of files.
+
+    Attributes:
+        suffix: What names of such files end in.
+        packages: What it takes beside torch.
+        runs_in: What runs such a file here.
+        write: Makes the content of a file of a network in evaluation mode.
+        load: Makes a callable of the content.
+    """
+
+    suffix: str
+    packages: tuple[str, ...]
+    runs_in: str
+    write: Callable[[Network], bytes]
+    load: Callable[[bytes], Call]
+
+    def require(self) -> None:
+        """Refuses what this machine cannot do.
+
+        Raises:
+            ConfigError: Names the packages that are missing, and the command that installs them.
+        """
+        missing = [package for package in self.packages if find_spec(package) is None]
+        if missing:
+            raise ConfigError(
+                f'to export to {self.suffix} and to check the file takes {", ".join(missing)}, not '
+                f'installed: pip install {" ".join(missing)}'
+            )
+
+
+FORMATS = {
+    'onnx': Format(
+        '.onnx', ('onnx', 'onnxscript', 'onnxruntime'), 'ONNX Runtime', to_onnx, load_onnx
+    ),
+    'torchscript': Format('.pt', (), 'TorchScript', to_torchscript, load_torchscript),
+}
+
+
+def _example(network: Network) -> Tensor:
+    # A batch of 1 would be taken for a constant.
+    return torch.randn(2, network.spec.in_channels, *network.size)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what torch says of its own insides; what it makes is checked anyway."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(level)
