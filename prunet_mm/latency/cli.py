@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from prunet_mm.latency.backends import BACKENDS
 from prunet_mm.latency.table import LatencyTable
 from prunet_mm.spec import Position, SearchSpace
+
+DTYPES = 'float32', 'float16', 'bfloat16'
 
 
 def at_least(smallest: float, kind: type = int) -> Callable[[str], float]:
@@ -31,20 +34,38 @@ def at_least(smallest: float, kind: type = int) -> Callable[[str], float]:
     return parse
 
 
+def backend(text: str) -> str:
+    """An argparse type: the name of a backend."""
+    if text not in BACKENDS:
+        raise argparse.ArgumentTypeError(f'no backend {text!r}, known are {", ".join(BACKENDS)}')
+    return text
+
+
+def several(parse: Callable[[str], Any]) -> Callable[[str], tuple]:
+    """An argparse type: values that commas separate, each parsed alike, each taken once."""
+    return lambda text: tuple(dict.fromkeys(parse(part.strip()) for part in text.split(',')))
+
+
 @dataclass(frozen=True)
 class Settings:
     """Where and how to measure.
 
     Attributes:
         device: 'cpu', 'cuda' or 'cuda:N'.
-        batch: Images per pass.
+        backend: A key of `BACKENDS`; a comparison may have several.
+        dtype: What is computed in, one of `DTYPES`.
+        batch: Images per pass; a comparison may have several.
         threads: CPU threads.
+        precision: Enough is measured when all medians are known this well, relatively (95 %).
         max_seconds: Measure about this long at most.
     """
 
     device: str = 'cpu'
-    batch: int = 1
+    backend: str | tuple[str, ...] = 'eager'
+    dtype: str = 'float32'
+    batch: int | tuple[int, ...] = 1
     threads: int = 1
+    precision: float = 0.01
     max_seconds: float = 30.0
 
     def updated(self, *others: Mapping[str, Any]) -> Settings:
@@ -63,8 +84,12 @@ class Settings:
         return (
             f'device    {device_name(self.device)}{_load()}\n'
             f'software  {versions}\n'
-            f'settings  eager, float32, batch {self.batch}, {threads}'
+            f'settings  {_words(self.backend)}, {self.dtype}, batch {_words(self.batch)}, {threads}'
         )
+
+
+def _words(values: Any) -> str:
+    return ' and '.join(map(str, values)) if isinstance(values, tuple) else str(values)
 
 
 def _load() -> str:
@@ -75,7 +100,7 @@ def _load() -> str:
 
 
 def add_measuring_arguments(
-    parser: argparse.ArgumentParser, defaults: Settings, source: str
+    parser: argparse.ArgumentParser, defaults: Settings, source: str, compare: bool = False
 ) -> None:
     """Adds an argument per setting, None where it is left out.
 
@@ -83,16 +108,32 @@ def add_measuring_arguments(
         parser: What to add them to.
         defaults: What `Settings.updated` starts from.
         source: What goes before the defaults, in words.
+        compare: Whether several backends and batches can be given, separated by commas.
     """
     group = parser.add_argument_group('measuring', f'Defaults are {source}, or else these.')
+    many, more = (several, ', or several: A,B') if compare else (lambda parse: parse, '')
     group.add_argument('--device', help=f'cpu, cuda or cuda:N ({defaults.device})')
-    group.add_argument('--batch', type=at_least(1), help=f'images per pass ({defaults.batch})')
+    group.add_argument(
+        '--backend',
+        type=many(backend),
+        help=f'{", ".join(BACKENDS)}{more} ({_words(defaults.backend)})',
+    )
+    group.add_argument('--dtype', choices=DTYPES, help=f'what to compute in ({defaults.dtype})')
+    group.add_argument(
+        '--batch', type=many(at_least(1)), help=f'images per pass{more} ({_words(defaults.batch)})'
+    )
     group.add_argument('--threads', type=at_least(1), help=f'CPU threads ({defaults.threads})')
+    group.add_argument(
+        '--precision',
+        type=lambda text: at_least(0.01, float)(text) / 100,
+        metavar='PERCENT',
+        help='stop when every median is known this well, with a confidence of 95 %% '
+        f'({100 * defaults.precision:g})',
+    )
     group.add_argument(
         '--max-seconds',
         type=at_least(0.1, float),
-        help='stop after about this long, or before it where all medians are known to 1 %% '
-        f'({defaults.max_seconds:g})',
+        help=f'stop after about this long even so ({defaults.max_seconds:g})',
     )
 
 
