@@ -138,10 +138,11 @@ class PRUNet(BaseModule):
         try:
             super().init_weights()
         except CheckpointError as error:
-            path = self.init_cfg['checkpoint']
-            if path in str(error):
+            configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+            paths = [str(config['checkpoint']) for config in configs if 'checkpoint' in config]
+            if any(path in str(error) for path in paths):
                 raise
-            raise CheckpointError(f'{path}: {error}') from error
+            raise CheckpointError(f'{", ".join(paths)}: {error}') from error
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # mmengine would log what does not fit and train on with random weights.

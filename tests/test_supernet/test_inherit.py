@@ -320,6 +320,17 @@ def test_a_checkpoint_that_is_not_there(make_supernet):
         inherited(settle(make_supernet()), 'nowhere.pth')
 
 
+def test_a_checkpoint_that_does_not_fit_after_another_initialisation(make_supernet, save):
+    supernet = make_supernet()
+    checkpoint = save(supernet)
+    init_cfg = [
+        dict(type='Kaiming', layer='Conv2d'),
+        dict(type='SuperNet', checkpoint=checkpoint),
+    ]
+    with pytest.raises(CheckpointError, match=f"^{checkpoint}: the network 'prunet_p0' is none"):
+        PRUNet('prunet_p0', init_cfg=init_cfg).init_weights()
+
+
 def test_a_module_that_is_no_prunet(make_supernet, save):
     init_cfg = dict(type='SuperNet', checkpoint=save(make_supernet()))
     backbone = PRUNet('prunet_p0', init_cfg=None)
