@@ -27,7 +27,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['prunet_mm', 'prunet_mm.*']),
-    package_data={'prunet_mm': ['spec/zoo/*.json', 'latency/tables/*.json']},
+    package_data={'prunet_mm': ['spec/zoo/*.json', 'latency/*.json', 'latency/tables/*.json']},
     install_requires=requirements('base'),
     # No OpenMMLab package is required outright: the forks named here share import names with the
     # originals, and whoever has the originals keeps them.

@@ -26,11 +26,11 @@ model = dict(
         head=dict(type='LinearClsHead', num_classes=1000, in_channels=1984),
     ),
     latency=dict(
-        table='work_dirs/tables/v100_trt_fp16_b1.json',
+        table='v100_trt_fp16_b1',  # comes with the package: estimated, see docs/latency.md
         device='cuda',
         batch=1,
         threads=1,
-        budget_ms=0.63,
+        budget_ms=0.66,  # what the table gives GPUNet-P0, whose published latency is 0.63 ms
     ),
 )
 

@@ -31,6 +31,7 @@ from prunet_mm.spec.validation import (
 )
 
 SCHEMA_VERSION = 1
+TABLES = Path(__file__).with_name('tables')
 COMMAND = 'python tools/build_latency_table.py CONFIG --out {path}'
 
 Milliseconds = Annotated[
@@ -198,12 +199,16 @@ class LatencyTable(Spec):
     def load(cls, path: str | os.PathLike) -> LatencyTable:
         """Reads a table from a JSON file.
 
+        Args:
+            path: The file, or the name of a table that comes with the package, such as
+                'v100_trt_fp16_b1'.
+
         Raises:
             LatencyTableError: The file is missing, cut off or no table.
         """
         command = COMMAND.format(path=path)
         try:
-            data = json.loads(Path(path).read_text('utf-8'))
+            data = json.loads((shipped(path) or Path(path)).read_text('utf-8'))
         except FileNotFoundError:
             raise LatencyTableError(
                 f'there is no latency table {path}; measure one: {command}'
@@ -337,6 +342,17 @@ class LatencyTable(Spec):
             f'{self.kind} on {self.device}: {self.backend}, {self.dtype}, batch {self.batch}'
             f'{threads}, {self.date}'
         )
+
+
+def shipped(name: str | os.PathLike) -> Path | None:
+    """The file of a table that comes with the package; None where no table has this name.
+
+    A measured one goes before one that is estimated.
+    """
+    if Path(name).name != str(name) or Path(name).suffix:
+        return None  # a path
+    files = (TABLES / f'{name}{suffix}.json' for suffix in ('', '_estimated'))
+    return next((file for file in files if file.exists()), None)
 
 
 def readable(key: BlockKey) -> str:
