@@ -50,7 +50,8 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs='+',
         metavar='N',
-        help="height and width of images in pixels, or one number for both; by default the network's",
+        help='height and width of images in pixels, or one number for both; by default the '
+        "network's resolution",
     )
     cli.add_cfg_options(parser)
     args = parser.parse_args()

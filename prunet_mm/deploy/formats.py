@@ -1,4 +1,4 @@
-"""The formats of exported files: each a way to write a network and a way to run what was written."""
+"""The formats of exported files: each a way to write a network, and a way to run what it wrote."""
 
 from __future__ import annotations
 
