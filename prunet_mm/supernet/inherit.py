@@ -52,7 +52,7 @@ class SuperNetInit:
                 module, weights if isinstance(weights, Mapping) else content, self.prefix
             )
         except PrunetError as error:
-            raise CheckpointError(f'{self.checkpoint}: {error}') from None
+            raise CheckpointError(f'{self.checkpoint}: {error}') from error
         blocks = ', '.join(f'{layer} {candidate}' for layer, candidate in sources)
         print_log(f'the backbone starts from {blocks} of {self.checkpoint}', 'current')
         if hasattr(module, '_params_init_info'):
@@ -101,7 +101,7 @@ def inherit_weights(
             _copy(block, weights, f'{layer}.candidates.{candidate}.block.')
         except CheckpointError as error:
             hidden = spec.layers[index].hidden
-            raise CheckpointError(f'layers[{index}], hidden {hidden}: {error}') from None
+            raise CheckpointError(f'layers[{index}], hidden {hidden}: {error}') from error
     return sources
 
 

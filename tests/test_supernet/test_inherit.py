@@ -9,6 +9,7 @@ from mmengine.model import Sequential
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import ImageClassifier
 
+from prunet_mm.engine import cli
 from prunet_mm.engine.checkpoint import use_safe_loading
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.models import PRUNet
@@ -233,7 +234,9 @@ def refused(save):
         with pytest.raises(error, match=why) as caught:
             inherited(spec, checkpoint, **options)
         assert '\n' not in str(caught.value)
-        assert str(caught.value).startswith(f'{checkpoint}: ')
+        told = cli.explain(caught.value)  # as a command line prints it
+        assert told == str(caught.value)
+        assert told.startswith(f'{checkpoint}: ')
 
     return check
 
