@@ -1,6 +1,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import ConvAWS2d
@@ -24,6 +25,13 @@ def randomized(module):
                     centre = 1.0 if name in ('weight', 'running_var') else 0.0
                     value.uniform_(centre - 0.5, centre + 0.5)
     return module.eval()
+
+
+class ShiftedNorm(nn.BatchNorm2d):
+    """Does something of its own behind the norm."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
 
 
 def norms(module):
@@ -57,6 +65,15 @@ def test_a_deployed_tail_computes_what_it_did():
     deployed.switch_to_deploy()
     assert not norms(deployed)
     assert_same(deployed, tail, torch.randn(2, 8, 5, 5))
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_b0', 'regnetx_002'])
+def test_timms_networks_compute_what_they_did(name):
+    """Some have norms that include the activation."""
+    model = randomized(timm.create_model(name, num_classes=4))
+    folded = fold_norms(copy.deepcopy(model))
+    assert norms(model) and not norms(folded)
+    assert_same(folded, model, torch.randn(1, 3, 64, 64))
 
 
 def test_weights_saved_after_the_switch_load_where_deploy_is_set():
@@ -98,9 +115,18 @@ def test_biases_and_norms_without_weights(bias, affine):
         ConvModule(4, 4, 3, norm_cfg=dict(type='GN', num_groups=2)),
         nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)),
         nn.Sequential(ConvAWS2d(4, 4, 3), nn.BatchNorm2d(4)),
+        nn.Sequential(nn.Conv2d(4, 4, 3), ShiftedNorm(4)),
         nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
     ],
-    ids=['norm-conv', 'conv-act-norm', 'group-norm', 'act-between', 'own-weights', 'no-statistics'],
+    ids=[
+        'norm-conv',
+        'conv-act-norm',
+        'group-norm',
+        'act-between',
+        'own-weights',
+        'own-norm',
+        'no-statistics',
+    ],
 )
 def test_what_cannot_be_folded_stays_as_it_is(net):
     folded = fold_norms(copy.deepcopy(randomized(net)))
