@@ -110,10 +110,9 @@ def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
         return [(f'{target}: {end.name}', end) for end in (space.smallest(), space.largest())]
     model = config.get('model', {})
     backbone = model.get('backbone', {})
-    if model.get('type') != 'ImageClassifier' or backbone.get('type') != 'PRUNet':
-        raise ConfigError(
-            f'{target}: only the latency of an ImageClassifier on a PRUNet can be estimated'
-        )
+    classifier = model.get('type', '').endswith('Classifier')
+    if not classifier or backbone.get('type') not in ('PRUNet', 'mmpretrain.PRUNet'):
+        raise ConfigError(f'{target}: only the latency of a classifier on a PRUNet is estimated')
     from prunet_mm.models.prunet import load_arch
 
     return [(target, load_arch(backbone.arch))]

@@ -23,13 +23,16 @@ class Budget:
     largest_ms: float
 
     @classmethod
-    def resolve(cls, latency: dict, smallest_ms: float, largest_ms: float) -> Budget:
+    def resolve(
+        cls, latency: dict, smallest_ms: float, largest_ms: float, table_kind: str = 'measured'
+    ) -> Budget:
         """Read the budget from a config's ``latency`` and check it against the space.
 
         Args:
             latency: Has either ``budget_ms`` or ``budget_ratio``, a fraction of ``largest_ms``.
             smallest_ms: Latency of the fastest network of the space.
             largest_ms: Latency of the largest.
+            table_kind: Of the table that both are from, 'measured' or 'estimated'.
 
         Raises:
             ConfigError: Not exactly one of ``budget_ms`` and ``budget_ratio`` is given.
@@ -47,9 +50,9 @@ class Budget:
             budget = largest_ms * float(latency['budget_ratio'])
         if not smallest_ms <= budget <= largest_ms:
             raise SearchError(
-                f'The budget of {budget:.4g} ms is infeasible: in this space and table the '
-                f'smallest network takes {smallest_ms:.4g} ms and the largest {largest_ms:.4g} ms; '
-                'choose --latency-target-ms between them.'
+                f'The budget of {budget:.4g} ms is infeasible: in this space, by the {table_kind} '
+                f'table, the smallest network takes {smallest_ms:.4g} ms and the largest '
+                f'{largest_ms:.4g} ms; choose --latency-target-ms between them.'
             )
         return cls(budget, smallest_ms, largest_ms)
 

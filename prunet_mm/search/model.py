@@ -59,6 +59,7 @@ class ArchitectureSearch(BaseModel):
         self.architecture = MODELS.build(architecture)
         self.latency = dict(latency)
         self.table = LatencyTable.load(latency['table'])
+        print_log(f'Latencies are {self.table.describe()}.', logger='current')
         if not is_here(self.table, latency.get('device', 'cpu')):
             print_log(
                 f'The latency table {latency["table"]} is of {self.table.device}, which is not in '
@@ -71,6 +72,7 @@ class ArchitectureSearch(BaseModel):
             latency,
             self.supernet.fastest_ms(),
             self.table.predict_ms(self.supernet.space.largest()),
+            self.table.kind,
         )
         self.objective = OBJECTIVES.build(
             # in its own scope: mmengine would warn that the config's default scope has none

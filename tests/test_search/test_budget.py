@@ -22,7 +22,8 @@ def test_the_smallest_and_the_largest_network_are_feasible(budget_ms):
 @pytest.mark.parametrize('latency', [dict(budget_ms=0.999), dict(budget_ratio=1.01)])
 def test_an_infeasible_budget_names_the_smallest_and_the_largest_network(latency):
     with pytest.raises(SearchError) as error:
-        Budget.resolve(latency, 1.23456, 8.76543)
+        Budget.resolve(latency, 1.23456, 8.76543, 'estimated')
+    assert 'by the estimated table' in str(error.value)
     assert '1.235 ms' in str(error.value)
     assert '8.765 ms' in str(error.value)
 

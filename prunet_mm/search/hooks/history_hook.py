@@ -67,6 +67,7 @@ def snapshot(runner, outputs: dict) -> dict:
         step=loop.iter + 1,
         progress=loop.progress,
         loss=float(outputs['architecture/loss']),
+        table_kind=model.table.kind,
         expected_ms=float(model.supernet.expected_latency_ms().detach()),
         budget_ms=model.budget.budget_ms,
         multiplier=float(model.objective.multiplier),
@@ -81,9 +82,10 @@ def snapshot(runner, outputs: dict) -> dict:
 def flat(row: dict) -> dict[str, float]:
     """Return a row's numbers under one-level names, as a visualizer wants them."""
     named = {
-        f'search/{key}': row[key]
-        for key in ('loss', 'expected_ms', 'budget_ms', 'multiplier', 'temperature')
+        f'search/{key}': row[key] for key in ('loss', 'budget_ms', 'multiplier', 'temperature')
     }
+    estimated = 'estimated_' if row['table_kind'] == 'estimated' else ''
+    named[f'search/{estimated}expected_ms'] = row['expected_ms']
     named |= {f'width/{name}': value['expected'] for name, value in row['widths'].items()}
     named |= {
         f'probability/{layer}.{candidate}': value

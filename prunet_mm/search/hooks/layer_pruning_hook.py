@@ -103,8 +103,8 @@ class LayerPruningHook(Hook):
             runner.logger.info(
                 f'step {loop.iter + 1}: {name} {"removed" if goes else "stays"} at keep '
                 f'coefficient {test["probability"]:.3f} (threshold {self.threshold}): without it '
-                f'the loss rises by {test["loss_rise"]:.4f}, its {test["freed_ms"]:.4f} ms are '
-                f'worth {test["worth"]:.4f}'
+                f'the loss rises by {test["loss_rise"]:.4f}, its {test["freed_ms"]:.4f} ms '
+                f'({model.table.kind} table) are worth {test["worth"]:.4f}'
             )
             if goes:
                 supernet.remove_layer(name)

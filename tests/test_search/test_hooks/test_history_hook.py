@@ -50,3 +50,18 @@ def test_the_visualizer_gets_the_numbers_too(make_search, history, tmp_path):
         assert one['structure/layers'] == len(row['probabilities'])
         for name, pair in row['widths'].items():
             assert one[f'width/{name}'] == pair['expected']
+
+
+def test_what_an_estimated_table_says_is_called_estimated(
+    make_search, make_table, history, tmp_path
+):
+    options = {'train_cfg.max_iters': 11, 'log_level': 'INFO'}
+    make_search(options, table=make_table(kind='estimated')).train()
+    rows = history()
+    assert {row['table_kind'] for row in rows} == {'estimated'}
+    (path,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    names = {name for line in path.read_text().splitlines() for name in json.loads(line)}
+    assert 'search/estimated_expected_ms' in names
+    assert 'search/expected_ms' not in names
+    (log,) = (tmp_path / 'work').glob('*/*.log')
+    assert 'Latencies are estimated on a device far away' in log.read_text()
