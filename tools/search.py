@@ -56,7 +56,7 @@ def main() -> None:
             f'{cfg.work_dir} already holds a search ({FILE_NAME}): add --resume to go on with it, '
             'or choose another --work-dir.'
         )
-    require_data(cfg.train_dataloader.dataset, cfg.get('data_layout'))
+    require_data(cfg, 'train')
     with cli.resumable(cfg):
         runner = SearchRunner.from_cfg(cfg)
         if args.derive_only:

@@ -87,7 +87,7 @@ def main() -> None:
     from prunet_mm.engine.weights_hook import FittingWeightsHook
 
     use_safe_loading()
-    require_data(cfg.test_dataloader.dataset, cfg.get('data_layout'))
+    require_data(cfg, 'test')
     runner = Runner.from_cfg(cfg)
     runner.register_hook(FittingWeightsHook(whole=True))
     if args.out and args.out_item != 'metrics':

@@ -54,9 +54,7 @@ def main() -> None:
     from prunet_mm.engine.weights_hook import FittingWeightsHook
 
     use_safe_loading()
-    for loader in (cfg.train_dataloader, cfg.get('val_dataloader')):
-        if loader is not None:
-            require_data(loader.dataset, cfg.get('data_layout'))
+    require_data(cfg, 'train', 'val')
     with cli.resumable(cfg):
         runner = Runner.from_cfg(cfg)
         runner.register_hook(FittingWeightsHook())
