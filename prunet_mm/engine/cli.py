@@ -83,6 +83,9 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, (KeyError, TypeError)) and _raised_in(error, 'mmengine', 'registry'):
         first = re.split(r'[.] |, but got', str(error.args[0]))[0]
         return f'{first}: check the config'
+    # It asserts that a prefix in init_cfg is one of the checkpoint's.
+    if isinstance(error, AssertionError) and _raised_in(error, 'mmengine', 'runner'):
+        return f'{error}: check the prefix in init_cfg'
     # An ImportError without a name was raised by hand, by the check of installed versions.
     if isinstance(error, ImportError) and not error.name and _raised_in(error, 'prunet_mm'):
         return str(error)

@@ -67,6 +67,12 @@ class SuperNet(LatencyMixin, BaseModule):
                 f'backbone.norm_cfg: found type {norm_cfg.get("type")!r}; a SuperNet slices its '
                 "norms by channel, which works for 'BN' only."
             )
+        norm_cfg = {**NORM, **norm_cfg}
+        if norm_cfg['eps'] != NORM['eps']:
+            raise ConfigError(
+                f'backbone.norm_cfg: found eps {norm_cfg["eps"]}, expected {NORM["eps"]}, which '
+                'the networks of a search have.'
+            )
         last = len(self.space.stages)
         self.out_indices = tuple(out_indices or (last,))
         if not all(1 <= stage <= last for stage in self.out_indices):

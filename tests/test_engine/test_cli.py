@@ -1,7 +1,9 @@
 import re
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS, Registry
 
 from prunet_mm.engine import cli
@@ -94,6 +96,17 @@ def test_a_type_error_inside_of_what_was_built_is_a_defect():
     with pytest.raises(TypeError) as raised:
         registry.build(dict(type='Broken'))
     assert cli.explain(raised.value) is None
+
+
+def test_a_prefix_that_a_checkpoint_does_not_have_is_the_configs_fault(tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    torch.save(dict(state_dict={'backbone.weight': torch.zeros(1)}), path)
+    module = BaseModule(init_cfg=dict(type='Pretrained', checkpoint=path, prefix='neck.'))
+    with pytest.raises(AssertionError) as raised:
+        module.init_weights()
+    assert cli.explain(raised.value) == (
+        'neck. is not in the pretrained model: check the prefix in init_cfg'
+    )
 
 
 @pytest.fixture

@@ -260,6 +260,7 @@ def test_it_trains_under_autocast(make_supernet, x, with_cp):
         (dict(rule=dict(type='logits', marign=0.1)), ['backbone.rule', 'marign', 'margin']),
         (dict(sampling='argmax'), ['backbone.sampling', 'argmax', 'gumbel']),
         (dict(norm_cfg=dict(type='GN', num_groups=4)), ['backbone.norm_cfg', 'GN', 'BN']),
+        (dict(norm_cfg=dict(type='BN', eps=0.1)), ['backbone.norm_cfg', '0.1', '0.001']),
         (dict(out_indices=(0,)), ['backbone.out_indices', '(0,)', '1 to 3']),
         (dict(out_indices=(4,)), ['backbone.out_indices', '(4,)', '1 to 3']),
     ],
