@@ -2,7 +2,8 @@
 """Measure what every block of a config's search space costs on this device.
 
 Blocks are timed inside of random networks of the space, in shuffled rounds, and at the end the
-table's prediction is tested on random networks that were measured as a whole.
+table's prediction is tested on random networks that were measured as a whole. A run that was
+interrupted or killed goes on where it was when the same command is given again.
 
     python tools/build_latency_table.py configs/search/prunet_digits.py
 """
@@ -10,8 +11,9 @@ table's prediction is tested on random networks that were measured as a whole.
 import argparse
 from pathlib import Path
 
-from prunet_mm.engine.cli import load_config, run
+from prunet_mm.engine.cli import load_config, require_output, run
 from prunet_mm.errors import ConfigError
+from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.cli import (
     Settings,
     add_measuring_arguments,
@@ -19,6 +21,7 @@ from prunet_mm.latency.cli import (
     progress_bar,
     space_summary,
 )
+from prunet_mm.latency.table import shipped
 from prunet_mm.spec import SearchSpace
 
 DEFAULTS = Settings(batch=64)
@@ -34,8 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--full',
         action='store_true',
-        help='measure every hidden width; by default ten of each candidate are measured, from '
-        'the smallest to the largest, and what lies between them is interpolated',
+        help='measure every hidden width; by default two of three are measured, the smallest and '
+        'the largest among them, and the others are interpolated',
     )
     parser.add_argument(
         '--validate',
@@ -45,65 +48,95 @@ def parse_args() -> argparse.Namespace:
         help='random networks measured as a whole: on half of them the overhead of a network is '
         'fitted, on the others the prediction is tested (default: 30; 0 for neither)',
     )
+    parser.add_argument(
+        '--fresh', action='store_true', help='start anew where an interrupted run could go on'
+    )
     add_measuring_arguments(parser, DEFAULTS, 'those in `latency` of the config')
     return parser.parse_args()
-
-
-def make_folder(path: str) -> None:
-    """Find out before measuring, not after it, that the file cannot be written."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f'cannot make the folder of {path}: {error.strerror}') from error
-    if Path(path).is_dir():
-        raise ConfigError(f'{path} is a folder: --out takes the path of a file')
 
 
 def main() -> None:
     """Measure, print what was found and write the file."""
     args = parse_args()
-    from prunet_mm.latency.build import MOST_WIDTHS, build_table
-    from prunet_mm.latency.measure import Protocol
-
     config = load_config(args.config)
     if 'space' not in config:
         raise ConfigError(f'{args.config}: there is no search space: the config has to set `space`')
     space = SearchSpace.from_dict(config.space, source=f'{args.config}: space')
     latency = config.get('latency', config.get('model', {}).get('latency', {}))
-    path = args.out or latency.get('table')
-    if not path:
-        raise ConfigError(f'{args.config}: sets no `latency.table`, so say --out PATH')
+    path = output_path(args, latency.get('table'))
     settings = DEFAULTS.updated(latency, vars(args))
-    make_folder(path)
+
+    # Only now, since they import torch.
+    from prunet_mm.latency.build import Plan, build_table
+    from prunet_mm.latency.chains import MOST
+    from prunet_mm.latency.measure import Protocol
+    from prunet_mm.latency.validate import plot_validation
+
+    plan = Plan(
+        space,
+        settings.device,
+        settings.backend,
+        settings.dtype,
+        settings.batch,
+        settings.threads,
+        widths=1.0 if args.full else MOST,
+        validate=args.validate,
+    )
+    plan.require()
+    protocol = Protocol(precision=settings.precision, max_seconds=settings.max_seconds)
+    journal = Path(f'{path}.journal')
     print(settings.header(), flush=True)
+    if journal.exists() and not args.fresh:
+        print(f'going on  with what an interrupted run has measured: {journal}', flush=True)
     with progress_bar(f'measuring the blocks of {space.name}') as progress:
         try:
-            table, samples = build_table(
-                space,
-                settings.device,
-                settings.batch,
-                settings.threads,
-                most_widths=None if args.full else MOST_WIDTHS,
-                validate=args.validate,
-                protocol=Protocol(max_seconds=settings.max_seconds),
-                progress=progress,
-            )
+            table = build_table(plan, protocol, journal, args.fresh, progress)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f'interrupted: {path} was not written') from None
-    print(
-        f'protocol  {len(table.entries)} blocks, timed inside of random networks in '
-        f'{samples.rounds} shuffled rounds, {samples.seconds:.0f} s; medians of '
-        f'{samples.clock}\n'
-    )
-    print(space_summary(table, space) + '\n')
-    if table.validation:
-        print(
-            f'{table.validation.describe()}\n(a network takes {table.network_overhead_ms:+.3f} ms '
-            f'and {table.network_scale:.3f} times the sum of its blocks, fitted on '
-            f'{table.validation.fitted_on} other networks)'
-        )
+            raise KeyboardInterrupt(
+                f'interrupted: {path} was not written; what was measured is in {journal}, and the '
+                'same command goes on from there'
+            ) from None
     table.save(path)
+    journal.unlink()
+    print(summary(table) + '\n\n' + space_summary(table, space))
+    if table.validation:
+        print('\n' + table.validation.describe())
+        plot_validation(table, picture := Path(path).with_suffix('.png'))
+        print(f'wrote {picture}')
     print(f'wrote {path}')
+
+
+def output_path(args: argparse.Namespace, table: str | None) -> str:
+    """The file to write: --out, or else the ``table`` of the config."""
+    if args.out:
+        require_output(args.out, '--out')
+        return args.out
+    if not table:
+        raise ConfigError(f'{args.config}: sets no `latency.table`, so say --out PATH')
+    if shipped(table):
+        raise ConfigError(
+            f'{args.config}: `latency.table` is {table}, which comes with prunet_mm and is not '
+            'replaced, so say --out PATH'
+        )
+    require_output(table, 'latency.table')
+    return table
+
+
+def summary(table: LatencyTable) -> str:
+    """How the table was measured, and what was fitted, line by line."""
+    protocol = table.protocol
+    least, most = protocol['drift_divided_out']
+    lines = [
+        f'protocol  {len(table.entries)} blocks, {protocol["timed"]}, in {protocol["rounds"]} '
+        f'shuffled rounds, {protocol["seconds"]:.0f} s; medians of {protocol["clock"]}',
+        f'drift     {least:.3f} to {most:.3f}, divided out; of {protocol["anchor"]}',
+    ]
+    if table.validation:
+        lines.append(
+            f'network   {table.network_overhead_ms:+.3f} ms and {table.network_scale:.3f} times '
+            f'the sum of its blocks, fitted on {table.validation.fitted_on} networks'
+        )
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

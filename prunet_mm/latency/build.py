@@ -3,232 +3,201 @@
 from __future__ import annotations
 
 import datetime
+import os
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
+from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
-
-from prunet_mm.latency.device import device_name, software
-from prunet_mm.latency.measure import (
-    Measurement,
-    Protocol,
-    Target,
-    Timing,
-    deployed,
-    measure,
-    stopwatch_for,
-)
-from prunet_mm.latency.network import (
-    build_deployed_block,
-    build_deployed_network,
-    random_images,
-)
-from prunet_mm.latency.table import Entry, LatencyTable, Validation
+from prunet_mm.errors import ConfigError
+from prunet_mm.latency.backends import BACKENDS
+from prunet_mm.latency.chains import MOST, anchor_block, blocks, places, random_chains
+from prunet_mm.latency.device import device_name, require_device, software
+from prunet_mm.latency.drift import drifts, without_drift
+from prunet_mm.latency.journal import Journal, Visit
+from prunet_mm.latency.measure import Protocol, Stopwatch, Target, deployed, stopwatch_for
+from prunet_mm.latency.pool import Pool
+from prunet_mm.latency.rounds import Stop, measure_rounds
+from prunet_mm.latency.table import Entry, LatencyTable, readable
+from prunet_mm.latency.validate import validated
 from prunet_mm.spec import BlockKey, NetworkSpec, SearchSpace
 
-MOST_WIDTHS = 10
-POOL_BYTES = 2**30
 PROTOCOL = Protocol()
-# (noise of a network's error / how far overhead and scale are from 0 and 1) squared: 4 % and 20 %.
-PRIOR = 0.04
 
 
-Place = tuple[BlockKey, ...]
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how: all that may not change when a measurement is taken up again.
 
-
-def places(space: SearchSpace, most_widths: int | None = MOST_WIDTHS) -> list[list[Place]]:
-    """The blocks to measure, by stage and layer; stem and tail are stages of their own.
-
-    Args:
-        space: What to measure.
-        most_widths: Of each candidate's hidden widths, that many are measured, evenly spread from
-            the smallest to the largest; None for all.
+    Attributes:
+        space: The search space.
+        device: 'cpu', 'cuda' or 'cuda:N'.
+        backend: A name in `BACKENDS`.
+        dtype: What the backend computes in.
+        batch: Images per pass.
+        threads: CPU threads.
+        widths: The part of each candidate's hidden widths that is measured, spread evenly from the
+            smallest to the largest, which always are; 1 for all.
+        validate: Random networks of the space that are timed as a whole, between the others: on
+            one half overhead and scale are fitted, on the other the prediction is tested. 0
+            for neither.
+        seed: Decides the networks.
     """
-    fixed = space.largest().block_keys()
-    stages: list[list[Place]] = [[] for _ in space.stages]
-    for position in space.positions():
-        layers = (
-            position.layer(candidate, hidden)
-            for candidate in position.candidates
-            for hidden in spread(candidate.widths, most_widths) or (0,)
-        )
-        keys = tuple(layer.block_key(position.height, position.width) for layer in layers)
-        stages[position.stage - 1].append(keys)
-    stem = [[(key,)] for key in fixed[: len(space.stem_layers)]]
-    return [*stem, *stages, [(fixed[-1],)]] if space.tail else [*stem, *stages]
 
+    space: SearchSpace
+    device: str = 'cpu'
+    backend: str = 'eager'
+    dtype: str = 'float32'
+    batch: int = 64
+    threads: int = 1
+    widths: float = MOST
+    validate: int = 30
+    seed: int = 0
 
-def spread(widths: tuple[int, ...], most: int | None) -> tuple[int, ...]:
-    """At most ``most`` of the widths, evenly spread, the first and the last always among them."""
-    if most is None or len(widths) <= most:
-        return widths
-    return tuple(
-        widths[index] for index in np.linspace(0, len(widths) - 1, most).round().astype(int)
-    )
+    def require(self) -> None:
+        """Raises a `ConfigError` unless device and backend are there, and fit together."""
+        require_device(self.device)
+        if self.backend not in BACKENDS:
+            raise ConfigError(f'no backend {self.backend!r}, known are {", ".join(BACKENDS)}')
+        BACKENDS[self.backend].require(self.device, self.dtype)
+
+    def head(self) -> dict[str, Any]:
+        """The plan, and what else decides what a latency is, as JSON."""
+        plan = {field.name: getattr(self, field.name) for field in fields(self)}
+        here = dict(device_name=device_name(self.device), software=self.software())
+        return plan | here | dict(space=self.space.to_dict())
+
+    def software(self) -> dict[str, str]:
+        """Versions of what runs the blocks."""
+        return software(self.device, [self.backend])
+
+    def networks(self) -> list[NetworkSpec]:
+        """The networks that are timed as a whole."""
+        rng = random.Random(f'{self.seed}, networks')
+        return [self.space.random(rng) for _ in range(self.validate)]
+
+    def chains(self, round_number: int) -> list[list[BlockKey]]:
+        """The networks whose blocks are timed in a round: between them they have every block."""
+        rng = random.Random(f'{self.seed}, chains of round {round_number}')
+        return list(random_chains(places(self.space, self.widths), rng))
+
+    def blocks(self) -> list[BlockKey]:
+        """The blocks that are measured; the first one takes images."""
+        return blocks(places(self.space, self.widths))
 
 
 def build_table(
-    space: SearchSpace,
-    device: str = 'cpu',
-    batch: int = 64,
-    threads: int = 1,
-    most_widths: int | None = MOST_WIDTHS,
-    validate: int = 30,
+    plan: Plan,
     protocol: Protocol = PROTOCOL,
+    journal: str | os.PathLike | None = None,
+    fresh: bool = False,
     progress: Callable[[float], None] = lambda done: None,
-    seed: int = 0,
-) -> tuple[LatencyTable, Measurement]:
-    """Measures every block of a space on a device.
+    stopwatch: Stopwatch | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> LatencyTable:
+    """Measures the blocks of a space on a device.
 
     A block is timed where it stands: each round makes random networks that between them have every
     block, and takes the time from block to block. Measured alone, over and over, a block finds its
     weights and its memory in the cache, which in a network others have used since, and the sum over
-    a network is too low.
+    a network is too low. For a backend that compiles, each block is a graph of its own; what a
+    network saves as one graph is left to the fit to whole networks.
 
     Args:
-        space: What to measure.
-        device: 'cpu', 'cuda' or 'cuda:N'.
-        batch: Images per pass.
-        threads: CPU threads.
-        most_widths: See `places`.
-        validate: Random networks of the space that are timed as a whole, between the others: on
-            one half overhead and scale are fitted, on the other the prediction is tested. 0
-            for neither.
+        plan: What to measure.
         protocol: How long to measure.
+        journal: File that keeps what is measured as it is measured. If there is one of the same
+            plan, that measurement goes on. Whoever saves the table deletes it.
+        fresh: Start anew whatever there is.
         progress: Gets the part that is done, from 0 to 1.
-        seed: Decides the networks.
-
-    Returns:
-        The table, and the samples it is from.
+        stopwatch: What takes the times, for a test.
+        clock: Returns seconds, for a test.
 
     Raises:
-        ConfigError: There is no such device here.
+        ConfigError: There is no such device or backend here, or the journal is of another plan.
+        PrunetError: The journal cannot be read or written.
     """
-    name, rng = device_name(device), random.Random(seed)
-    blocks, stages = _Pool(device), places(space, most_widths)
-    specs = [space.random(rng) for _ in range(validate)]
-    with deployed(device, threads):
-        images = random_images(space.largest(), batch, device)
-        whole = [
-            Target([(index, build_deployed_network(spec, device))], images)
-            for index, spec in enumerate(specs)
+    plan.require()
+    stopwatch = stopwatch or stopwatch_for(plan.device, plan.threads)
+    kept = Journal(journal, plan.head(), fresh)
+    try:
+        with deployed(plan.device, plan.threads):
+            stops = _Stops(plan)
+            measure_rounds(stops.draw, stops.anchor, kept, protocol, stopwatch, progress, clock)
+    finally:
+        kept.close()
+    return _table(plan, kept.visits, asdict(protocol) | dict(clock=stopwatch.name))
+
+
+class _Stops:
+    """Where the rounds of a plan stop: at chains of blocks, and between them at whole networks."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.networks = plan, plan.networks()
+        backend = BACKENDS[plan.backend](plan.device, plan.threads)
+        self.pool = Pool(backend, plan.dtype, plan.batch)
+        self.labels = {key: label for label, key in enumerate(plan.blocks())}
+        self.images = self.pool.inputs(next(iter(self.labels)))
+
+    def draw(self, round_number: int) -> list[Stop]:
+        """The stops of a round, in their order."""
+        stops = [
+            Stop([len(self.labels) + index], partial(self._network, index))
+            for index in range(len(self.networks))
         ]
+        stops += [
+            Stop([self.labels[key] for key in chain], partial(self._chain, chain))
+            for chain in self.plan.chains(round_number)
+        ]
+        random.Random(f'{self.plan.seed}, order of round {round_number}').shuffle(stops)
+        return stops
 
-        def draw() -> Iterator[Target]:
-            yield from whole
-            for keys in _chains(stages, rng):
-                yield Target([(key, partial(blocks.run, key)) for key in keys], images)
+    def anchor(self) -> Target:
+        """What is timed beside every stop."""
+        key = anchor_block(self.plan.space)
+        return Target([(key, self.pool.block(key))], self.pool.inputs(key))
 
-        samples = measure(draw, protocol, stopwatch_for(device, threads), progress, rng)
+    def _chain(self, keys: Sequence[BlockKey]) -> Target:
+        return Target([(key, self.pool.block(key)) for key in keys], self.images)
+
+    def _network(self, index: int) -> Target:
+        return Target([(index, self.pool.network(index, self.networks[index]))], self.images)
+
+
+def _table(plan: Plan, visits: Sequence[Visit], protocol: dict[str, Any]) -> LatencyTable:
+    """The table that the visits make."""
+    samples, drift = without_drift(visits), drifts(visits)
+    keys = plan.blocks()
+    timings = [samples.timing(label) for label in range(len(keys) + plan.validate)]
     table = LatencyTable(
         kind='measured',
-        device=name,
-        backend='eager',
-        dtype='float32',
-        batch=batch,
-        threads=threads,
-        software=software(device),
+        device=device_name(plan.device),
+        backend=plan.backend,
+        dtype=plan.dtype,
+        batch=plan.batch,
+        threads=plan.threads,
+        software=plan.software(),
         date=datetime.date.today().isoformat(),
         protocol=dict(
             timed='block by block, inside of random networks; convolutions and norms folded',
-            clock=samples.clock,
             statistic='median',
             rounds=samples.rounds,
-            seconds=round(samples.seconds, 1),
-            **asdict(protocol),
+            seconds=round(sum(visit.seconds for visit in visits), 1),
+            sessions=1 + visits[-1].session,
+            anchor=readable(anchor_block(plan.space)),
+            drift_divided_out=[round(float(end), 4) for end in (drift.min(), drift.max())],
+            **protocol,
         ),
         entries=[
-            _entry(key, samples.timing(key))
-            for key in dict.fromkeys(key for stage in stages for place in stage for key in place)
+            Entry(
+                **key._asdict(),
+                latency_ms=round(timing.latency_ms, 6),
+                iqr_ms=round(timing.iqr_ms, 6),
+                samples=timing.samples,
+            )
+            for key, timing in zip(keys, timings, strict=False)
         ],
     )
-    return _validated(table, specs, samples), samples
-
-
-def _entry(key: BlockKey, timing: Timing) -> Entry:
-    return Entry(
-        **key._asdict(),
-        latency_ms=round(timing.latency_ms, 6),
-        iqr_ms=round(timing.iqr_ms, 6),
-        samples=timing.samples,
-    )
-
-
-def _chains(stages: list[list[Place]], rng: random.Random) -> Iterator[list[BlockKey]]:
-    """Random networks, about as few as can have every block."""
-    decks: dict[Place, list[BlockKey]] = {}
-    missing = {key for stage in stages for place in stage for key in place}
-
-    def deal(place: Place) -> BlockKey:
-        # Layers with equal blocks share a deck, so that all blocks come equally often.
-        deck = decks.setdefault(place, [])
-        if not deck:
-            deck.extend(rng.sample(place, len(place)))
-        return deck.pop()
-
-    while missing:
-        chain = [deal(place) for stage in stages for place in stage[: rng.randint(1, len(stage))]]
-        missing.difference_update(chain)
-        yield chain
-
-
-def _validated(table: LatencyTable, specs: list[NetworkSpec], samples: Measurement) -> LatencyTable:
-    """Fits overhead and scale on the first half of the networks, tests on the second."""
-    half = len(specs) // 2
-    if half == 0:
-        return table
-    measured_ms = np.array([samples.timing(index).latency_ms for index in range(len(specs))])
-    predicted_ms = np.array([table.predict_ms(spec) for spec in specs])
-    overhead_ms, scale = _fit(predicted_ms, measured_ms[:half])
-    validation = Validation(
-        fitted_on=half,
-        predicted_ms=(overhead_ms + scale * predicted_ms[half:]).round(6).tolist(),
-        measured_ms=measured_ms[half:].round(6).tolist(),
-    )
-    return table.model_copy(
-        update=dict(network_overhead_ms=overhead_ms, network_scale=scale, validation=validation)
-    )
-
-
-def _fit(predicted_ms: np.ndarray, measured_ms: np.ndarray) -> tuple[float, float]:
-    """Overhead in ms and scale: ridge regression of the relative error.
-
-    Without evidence they are 0 and 1; `PRIOR` says how much it takes to move them, so that a few
-    networks of about one size do not send them anywhere.
-
-    Args:
-        predicted_ms: (n,) sums over the blocks of n networks.
-        measured_ms: (k,) latencies of the first k of them, on which the fit is done.
-    """
-    unit, ratio = np.median(measured_ms), predicted_ms[: len(measured_ms)] / measured_ms
-    terms, error = np.stack([unit / measured_ms, ratio], axis=1), 1 - ratio
-    shift = np.linalg.solve(terms.T @ terms + PRIOR * np.eye(2), terms.T @ error)
-    overhead_ms, scale = np.round([unit * shift[0], 1 + shift[1]], 6).tolist()
-    if scale <= 0 or (overhead_ms + scale * predicted_ms).min() <= 0:
-        return 0.0, 1.0  # samples too disturbed to tell big networks from small ones
-    return overhead_ms, scale
-
-
-class _Pool(dict):
-    """Blocks by key, built when first asked for, and built again where they do not all fit."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self.device, self.bytes = device, 0
-
-    def __missing__(self, key: BlockKey) -> nn.Module:
-        block = build_deployed_block(key, self.device)
-        size = sum(weight.nbytes for weight in block.parameters())
-        if self.bytes + size > POOL_BYTES:
-            self.clear()
-            self.bytes = 0
-        self.bytes += size
-        self[key] = block
-        return block
-
-    def run(self, key: BlockKey, x: Tensor) -> Tensor:
-        """The block's output for an input."""
-        return self[key](x)
+    return validated(table, plan.networks(), [one.latency_ms for one in timings[len(keys) :]])

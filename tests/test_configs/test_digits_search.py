@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from prunet_mm.latency.build import build_table
+from prunet_mm.latency.build import Plan, build_table
 from prunet_mm.latency.measure import Protocol
 from prunet_mm.spec import NetworkSpec, SearchSpace
 
@@ -24,15 +24,8 @@ def space(config):
 
 def test_the_widest_hidden_width_costs_at_least_twice_the_narrowest(config, space):
     latency = config.model.latency
-    table, _ = build_table(
-        space,
-        latency.device,
-        latency.batch,
-        latency.threads,
-        most_widths=2,
-        validate=0,
-        protocol=Protocol(min_rounds=3, max_seconds=15),
-    )
+    plan = Plan(space, latency.device, batch=latency.batch, widths=0, validate=0)
+    table = build_table(plan, Protocol(min_rounds=3, max_seconds=15))
     ratios = {}
     for position in space.positions():
         for candidate in position.candidates:

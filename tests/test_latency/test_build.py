@@ -1,106 +1,279 @@
+import dataclasses
 import random
 
-import numpy as np
 import pytest
 
-from prunet_mm.latency import LatencyTable
-from prunet_mm.latency import build as module
-from prunet_mm.latency.build import build_table, places, spread
+from prunet_mm.errors import ConfigError
+from prunet_mm.latency import LatencyTable, pool
+from prunet_mm.latency.build import Plan, build_table
 from prunet_mm.latency.measure import Protocol
+from prunet_mm.latency.pool import Pool
 
 QUICK = Protocol(passes=2, min_rounds=2, max_seconds=0.01)
+FIVE_ROUNDS = Protocol(passes=2, min_rounds=5, max_seconds=0.01)
+
+
+def block_ms(key) -> float:
+    """What a block takes on the machine of these tests."""
+    return 1 + key.macs() / 1e4
+
+
+class Killed(BaseException):
+    """SIGKILL."""
+
+
+class Machine:
+    """A stopwatch and a clock for a machine on which blocks take `block_ms`, more or less.
+
+    Networks take 0.2 ms more than 1.1 times their blocks. Time passes only while something runs.
+
+    Args:
+        plan: What is measured on it.
+        slowness: By what it is slower at a time in seconds.
+        noise: Standard deviation of a time's logarithm.
+        dies_after: The process is killed when that many times have been taken.
+    """
+
+    name = 'a clock of its own'
+
+    def __init__(self, plan, slowness=lambda now: 1.0, noise=0.0, dies_after=None):
+        self.networks, self.slowness, self.noise = plan.networks(), slowness, noise
+        self.dies_after, self.now, self.rng = dies_after, 0.0, random.Random(0)
+        self.timed = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def laps_ms(self, steps, x):
+        if len(self.timed) == self.dies_after:
+            raise Killed
+        self.timed.append([label for label, _ in steps])
+        laps_ms = [
+            self._ms(label) * self.slowness(self.now) * self.rng.lognormvariate(0, self.noise)
+            for label, _ in steps
+        ]
+        self.now += sum(laps_ms) / 1e3
+        return laps_ms
+
+    def _ms(self, label):
+        if isinstance(label, int):
+            return 0.2 + 1.1 * sum(map(block_ms, self.networks[label].block_keys()))
+        return block_ms(label)
 
 
 @pytest.fixture
-def quick_table(space) -> LatencyTable:
-    return build_table(space, batch=2, most_widths=2, validate=4, protocol=QUICK)[0]
+def plan(space) -> Plan:
+    return Plan(space, batch=2, validate=8)
 
 
-def test_the_table_serves_every_block_of_the_space(space, quick_table):
-    quick_table.require(space.block_keys())
-    assert quick_table.predict_ms(space.largest()) > 0
+@pytest.fixture
+def build(plan, monkeypatch):
+    """Build a table on a `Machine`, where blocks need not be there to be timed."""
+    monkeypatch.setattr(Pool, '_get', lambda *args: lambda x: x)
+
+    def build(protocol=FIVE_ROUNDS, journal=None, plan=plan, fresh=False, **machine):
+        machine = Machine(plan, **machine)
+        build.machine = machine
+        return build_table(plan, protocol, journal, fresh, stopwatch=machine, clock=machine)
+
+    return build
 
 
-def test_the_table_says_what_it_is_of(quick_table):
+def errors(table) -> list[float]:
+    """Relative errors of the entries."""
+    return [entry.latency_ms / block_ms(entry.key) - 1 for entry in table.entries]
+
+
+@pytest.fixture(scope='module')
+def real_table(request):
+    """A table of real blocks on this machine."""
+    from prunet_mm.spec import SearchSpace
+
+    space = SearchSpace.from_dict(
+        dict(
+            name='tiny',
+            resolution=4,
+            stem=dict(out_channels=4, stride=1),
+            stages=[dict(width=4, stride=2, depth=2, kernels=[3], granularity=8)],
+            tail=dict(num_classes=2),
+        )
+    )
+    return space, build_table(Plan(space, batch=2, widths=0.5, validate=4), QUICK)
+
+
+def test_a_table_of_this_machine_serves_every_block_of_the_space(real_table):
     from prunet_mm.latency.device import device_name
 
-    assert quick_table.kind == 'measured'
-    assert quick_table.device == device_name('cpu')
-    assert (quick_table.batch, quick_table.threads, quick_table.backend) == (2, 1, 'eager')
-    assert 'torch' in quick_table.software
-    assert all(entry.samples >= 4 for entry in quick_table.entries)
+    space, table = real_table
+    table.require(space.block_keys())
+    assert table.predict_ms(space.largest()) > table.block_ms(space.block_keys()[0]) > 0
+    assert (table.kind, table.device) == ('measured', device_name('cpu'))
+    assert (table.batch, table.threads) == (2, 1)
+    assert (table.backend, table.dtype) == ('eager', 'float32')
+    assert 'torch' in table.software
+    assert all(entry.samples >= 4 for entry in table.entries)
+    assert sum(map(table.is_interpolated, space.block_keys())) == 2 * 2
 
 
-def test_the_fit_is_tested_on_other_networks(quick_table):
-    assert quick_table.validation.fitted_on == 2
-    assert len(quick_table.validation.measured_ms) == 2
+def test_blocks_and_networks_cost_what_they_take(build, space):
+    table = build()
+    assert errors(table) == pytest.approx([0] * len(table.entries), abs=1e-5)
+    assert table.network_scale == pytest.approx(1.1, abs=0.02)
+    assert table.validation.fitted_on == 4
+    assert table.validation.errors == pytest.approx([0] * 4, abs=5e-3)
+    spec = space.largest()
+    measured_ms = 0.2 + 1.1 * sum(map(block_ms, spec.block_keys()))
+    assert table.predict_ms(spec) == pytest.approx(measured_ms, rel=0.02)
 
 
-def test_the_fit_finds_overhead_and_scale():
-    predicted_ms = np.linspace(1, 8, 50)
-    overhead_ms, scale = module._fit(predicted_ms, 1.2 * predicted_ms - 0.25)
-    assert overhead_ms == pytest.approx(-0.25, abs=0.02)
-    assert scale == pytest.approx(1.2, abs=0.01)
+def test_the_table_says_how_it_was_measured(build):
+    protocol = build().protocol
+    assert (protocol['rounds'], protocol['sessions'], protocol['passes']) == (5, 1, 2)
+    assert protocol['clock'] == 'a clock of its own'
+    assert protocol['anchor'].startswith('irb 4->4')
+    assert protocol['drift_divided_out'] == [1.0, 1.0]
 
 
-def test_the_fit_stays_put_without_evidence():
-    overhead_ms, scale = module._fit(np.array([2.0, 2.01]), np.array([2.01, 2.0]))
-    assert abs(overhead_ms) < 0.01
-    assert scale == pytest.approx(1, abs=0.01)
+def test_a_machine_that_slows_down_does_not_spoil_the_table(build):
+    table = build(
+        Protocol(max_seconds=20, precision=0), noise=0.01, slowness=lambda now: 1 + now / 20
+    )
+    least, most = table.protocol['drift_divided_out']
+    assert most / least > 1.4
+    scale = sum(errors(table)) / len(table.entries)
+    assert max(errors(table)) - min(errors(table)) < 0.04 * (1 + scale)
+    assert abs(table.validation.errors).max() < 0.02
 
 
-@pytest.mark.parametrize('seed', range(50))
-def test_no_measurement_however_bad_makes_a_table_that_predicts_nothing(seed):
-    rng = np.random.default_rng(seed)
-    predicted_ms, measured_ms = rng.lognormal(sigma=2, size=(2, rng.integers(2, 9)))
-    half = len(measured_ms) // 2
-    overhead_ms, scale = module._fit(predicted_ms, measured_ms[:half])
-    assert scale > 0
-    assert (overhead_ms + scale * predicted_ms > 0).all()
+def test_noise_averages_out(build):
+    table = build(Protocol(max_seconds=1000, precision=0.01), noise=0.05)
+    assert max(map(abs, errors(table))) < 0.02
+    assert max(entry.iqr_ms / entry.latency_ms for entry in table.entries) < 0.1
 
 
-def test_without_validation_nothing_is_fitted(space):
-    table, _ = build_table(space, batch=2, validate=0, protocol=QUICK)
+def test_rounds_are_shuffled_and_each_visits_everything(build, plan):
+    build()
+    visits = [labels for labels in build.machine.timed if labels != build.machine.timed[2]]
+    anchor = build.machine.timed[2]
+    assert len(build.machine.timed) - len(visits) == len(visits) * 2 / 3  # once per timed pass
+    firsts = visits[::3]
+    networks = [labels[0] for labels in firsts if isinstance(labels[0], int)]
+    rounds = [networks[start : start + 8] for start in range(0, len(networks), 8)]
+    assert [sorted(order) for order in rounds] == [list(range(8))] * 5
+    assert len(set(map(tuple, rounds))) > 1
+    assert len(anchor) == 1
+
+
+@pytest.mark.parametrize('dies_after', [1, 2, 40, 41, 77, 100])
+def test_a_killed_run_goes_on_to_the_same_table(build, plan, tmp_path, dies_after):
+    path = tmp_path / 'journal'
+    with pytest.raises(Killed):
+        build(journal=path, dies_after=dies_after)
+    timed = dies_after // 5  # visits: a pass for nothing, two timed ones, the anchor twice
+    assert path.read_bytes().count(b'\n') == 1 + timed
+    table = build(journal=path)
+    whole = build()
+    assert table.entries == whole.entries
+    assert table.validation == whole.validation
+    assert table.protocol['sessions'] == (2 if timed else 1)
+    assert table.protocol['rounds'] == 5
+
+
+def test_what_was_measured_is_not_measured_again(build, tmp_path):
+    path = tmp_path / 'journal'
+    build(journal=path)
+    whole = len(build.machine.timed)
+    with pytest.raises(Killed):
+        build(journal=path, fresh=True, dies_after=whole // 2)
+    build(journal=path)
+    assert len(build.machine.timed) <= whole - whole // 2 + 5
+    build(journal=path)
+    assert build.machine.timed == []  # killed when all was measured, and nothing was saved
+
+
+def test_a_session_on_a_slower_machine_changes_nothing(build, tmp_path):
+    with pytest.raises(Killed):
+        build(journal=tmp_path / 'journal', dies_after=90)
+    table = build(journal=tmp_path / 'journal', slowness=lambda now: 1.5)
+    least, most = table.protocol['drift_divided_out']
+    assert most / least == pytest.approx(1.5, abs=1e-3)
+    scale = 1 + errors(table)[0]
+    assert errors(table) == pytest.approx([scale - 1] * len(table.entries), abs=1e-4)
+    assert abs(table.validation.errors).max() < 5e-3
+
+
+@pytest.mark.parametrize(
+    ('changes', 'sentence'),
+    [
+        (dict(batch=3), 'batch was 2 and is 3 now'),
+        (dict(backend='torchscript'), 'backend was eager and is torchscript now'),
+        (dict(widths=1.0), 'widths was 0.6666666666666666 and is 1.0 now'),
+        (dict(validate=2), 'validate was 8 and is 2 now'),
+        (dict(space='another'), 'space is another now'),
+    ],
+)
+def test_another_plan_is_not_mixed_in(build, plan, tmp_path, changes, sentence):
+    with pytest.raises(Killed):
+        build(journal=tmp_path / 'journal', dies_after=30)
+    if 'space' in changes:
+        changes = dict(space=plan.space.model_copy(update=dict(resolution=8)))
+    other = dataclasses.replace(plan, **changes)
+    with pytest.raises(ConfigError, match=f'{sentence}.*--fresh'):
+        build(journal=tmp_path / 'journal', plan=other)
+    assert build(journal=tmp_path / 'journal', plan=other, fresh=True).protocol['sessions'] == 1
+
+
+def test_progress_rises_to_one_also_in_a_second_session(plan, monkeypatch, tmp_path):
+    monkeypatch.setattr(Pool, '_get', lambda *args: lambda x: x)
+    done = []
+    for dies_after in (60, None):
+        machine = Machine(plan, dies_after=dies_after)
+        try:
+            build_table(
+                plan, FIVE_ROUNDS, tmp_path / 'journal', False, done.append, machine, machine
+            )
+        except Killed:
+            assert 0 < done[-1] < 1
+    assert done == sorted(done)
+    assert done[-1] == 1.0
+
+
+def test_without_validation_nothing_is_fitted(build, plan):
+    table = build(plan=dataclasses.replace(plan, validate=0))
     assert table.validation is None
     assert (table.network_overhead_ms, table.network_scale) == (0.0, 1.0)
 
 
-def test_by_default_ends_and_some_widths_between_are_measured():
-    widths = tuple(range(8, 385, 8))
-    some = spread(widths, 10)
-    assert (len(some), some[0], some[-1]) == (10, 8, 384)
-    assert set(some) <= set(widths)
-
-
-@pytest.mark.parametrize('widths', [(), (8,), (8, 16, 24)])
-def test_few_widths_are_all_measured(widths):
-    assert spread(widths, 3) == widths
-    assert spread(widths, None) == widths
-
-
-def test_all_widths_are_all_blocks_of_the_space(space):
-    found = {key for stage in places(space, None) for place in stage for key in place}
-    assert found == set(space.block_keys())
-
-
-def test_a_round_has_every_block_in_networks_that_fit_together(space):
-    stages = places(space, None)
-    chains = list(module._chains(stages, random.Random(0)))
-    assert {key for chain in chains for key in chain} == set(space.block_keys())
-    for chain in chains:
-        for before, after in zip(chain, chain[1:], strict=False):
-            assert before.out_channels == after.in_channels
-            assert before.out_size == (after.height, after.width)
-    assert {len(chain) for chain in chains} == {3, 4}  # stem, one or two layers, tail
-
-
-def test_a_space_without_a_tail_is_measured(space):
-    space = space.model_copy(update=dict(tail=None))
-    table, _ = build_table(space, batch=1, most_widths=2, validate=2, protocol=QUICK)
+def test_a_space_without_a_tail_is_measured(build, plan):
+    space = plan.space.model_copy(update=dict(tail=None))
+    table = build(plan=dataclasses.replace(plan, space=space))
     assert not any(entry.op == 'tail' for entry in table.entries)
+    assert errors(table) == pytest.approx([0] * len(table.entries), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'sentence'),
+    [
+        (dict(device='cuda:99'), 'device cuda:99 was asked for'),
+        (dict(backend='tflite'), "no backend 'tflite', known are eager, "),
+        (dict(backend='cuda-graph'), 'backend cuda-graph runs on cuda, not on cpu'),
+        (dict(backend='onnxruntime', dtype='bfloat16'), 'computes in float32 or float16'),
+    ],
+)
+def test_what_is_not_here_is_refused_before_anything_is_written(plan, tmp_path, changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        build_table(dataclasses.replace(plan, **changes), QUICK, tmp_path / 'journal')
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_blocks_that_do_not_fit_into_memory_together_are_built_again(space, monkeypatch):
-    monkeypatch.setattr(module, 'POOL_BYTES', 4000)
-    table, _ = build_table(space, batch=1, validate=0, protocol=QUICK)
+    monkeypatch.setattr(pool, 'free_bytes', lambda device: 4000)
+    table = build_table(Plan(space, batch=1, validate=2), QUICK)
     table.require(space.block_keys())
+
+
+def test_blocks_are_timed_in_a_compiled_backend_too(space):
+    plan = Plan(space, batch=1, widths=0, validate=2, backend='torchscript')
+    table = build_table(plan, QUICK)
+    assert table.backend == 'torchscript'
+    assert LatencyTable.from_dict(table.to_dict()).digest == table.digest

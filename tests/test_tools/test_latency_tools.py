@@ -1,10 +1,6 @@
 import json
-import os
 import runpy
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 
@@ -90,45 +86,11 @@ def test_from_a_config_to_predicted_beside_measured(run_python, config, tmp_path
     assert record['latency_ms'] > 0
 
 
-def test_settings_of_the_command_line_replace_the_configs(tool, config, tmp_path):
-    latency = dict(table=str(tmp_path / 'table.json'), batch=2, max_seconds=0.1)
-    code, _, err = tool(
-        *('build_latency_table', config(space=SPACE, model=dict(latency=latency))),
-        *('--batch', 3, '--full', '--validate', 0),
-    )
-    assert code == 0, err
-    table = LatencyTable.load(tmp_path / 'table.json')
-    assert table.batch == 3
-    assert [entry.hidden for entry in table.entries if entry.op == 'irb'] == [8, 16, 24, 32]
-
-
 def test_the_smallest_networks_of_the_zoo_are_timed_by_default(root, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['benchmark_latency.py'])
     names = runpy.run_path(str(root / 'tools/benchmark_latency.py'))
     loaded = [names['load_target'](target).name for target in names['DEFAULT_TARGETS']]
     assert loaded == names['DEFAULT_TARGETS']
-
-
-@pytest.mark.parametrize(
-    ('settings', 'args', 'sentence'),
-    [
-        (dict(), ['--out', 'x.json'], 'the config has to set `space`'),
-        (dict(space=SPACE), [], 'sets no `latency.table`, so say --out PATH'),
-        (dict(space=SPACE), ['--out', '.'], 'is a folder: --out takes the path of a file'),
-        (dict(space=SPACE | dict(depth=3)), ['--out', 'x.json'], 'space: depth: unknown field'),
-        (dict(space=SPACE), ['--out', 'x.json', '--device', 'cuda:99'], 'device cuda:99 was asked'),
-        (dict(space=SPACE), ['--out', 'x.json', '--batch', '0'], 'of at least 1, not '),
-    ],
-)
-def test_bad_input_to_the_table_builder_is_one_sentence(
-    tool, config, tmp_path, monkeypatch, settings, args, sentence
-):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = tool('build_latency_table', config(**settings), *args)
-    assert code not in (0, None)
-    assert sentence in err
-    assert 'Traceback' not in err
-    assert not list(tmp_path.glob('*.json'))
 
 
 @pytest.mark.parametrize(
@@ -159,27 +121,6 @@ def test_a_table_cut_off_is_refused(tool, table_path, subnet_path):
     code, _, err = tool('benchmark_latency', subnet_path, '--table', table_path)
     assert code == 2
     assert 'is cut off or not JSON' in err
-
-
-def test_ctrl_c_leaves_no_file(root, config, tmp_path):
-    out = tmp_path / 'table.json'
-    process = subprocess.Popen(
-        [sys.executable, root / 'tools/build_latency_table.py', config(space=SPACE), '--out', out],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, 'PYTHONUNBUFFERED': '1'},
-    )
-    for line in process.stdout:
-        if line.startswith('settings'):  # what is printed before measuring starts
-            break
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f'interrupted: {out} was not written' in err
-    assert 'Traceback' not in err
-    assert list(tmp_path.iterdir()) == [tmp_path / 'config.py']
 
 
 @pytest.mark.parametrize('name', ['build_latency_table', 'benchmark_latency'])

@@ -1,0 +1,71 @@
+"""Which blocks of a space are timed, and the random networks in which they are."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import numpy as np
+
+from prunet_mm.spec import BlockKey, SearchSpace
+
+MOST = 2 / 3
+
+Place = tuple[BlockKey, ...]
+
+
+def places(space: SearchSpace, part: float = MOST) -> list[list[Place]]:
+    """The blocks to measure, by stage and layer; stem and tail are stages of their own.
+
+    Args:
+        space: What to measure.
+        part: See `spread`.
+    """
+    fixed = space.largest().block_keys()
+    stages: list[list[Place]] = [[] for _ in space.stages]
+    for position in space.positions():
+        layers = (
+            position.layer(candidate, hidden)
+            for candidate in position.candidates
+            for hidden in spread(candidate.widths, part) or (0,)
+        )
+        keys = tuple(layer.block_key(position.height, position.width) for layer in layers)
+        stages[position.stage - 1].append(keys)
+    stem = [[(key,)] for key in fixed[: len(space.stem_layers)]]
+    return [*stem, *stages, [(fixed[-1],)]] if space.tail else [*stem, *stages]
+
+
+def spread(widths: tuple[int, ...], part: float) -> tuple[int, ...]:
+    """About this part of the widths, evenly spread, the first and the last always among them."""
+    count = min(len(widths), max(2, math.ceil(part * len(widths))))
+    return tuple(widths[int(index)] for index in np.linspace(0, len(widths) - 1, count))
+
+
+def blocks(stages: list[list[Place]]) -> list[BlockKey]:
+    """All blocks of such stages, each once."""
+    return list(dict.fromkeys(key for stage in stages for place in stage for key in place))
+
+
+def anchor_block(space: SearchSpace) -> BlockKey:
+    """A block of medium size: with many more or far fewer MACs it would stand for few others."""
+    layers = sorted(space.block_keys(), key=lambda key: (key.macs(), key))
+    return layers[len(layers) // 2]
+
+
+def random_chains(stages: list[list[Place]], rng: random.Random) -> Iterator[list[BlockKey]]:
+    """Random networks, about as few as can have every block."""
+    decks: dict[Place, list[BlockKey]] = {}
+    missing = set(blocks(stages))
+
+    def deal(place: Place) -> BlockKey:
+        # Layers with equal blocks share a deck, so that all blocks come equally often.
+        deck = decks.setdefault(place, [])
+        if not deck:
+            deck.extend(rng.sample(place, len(place)))
+        return deck.pop()
+
+    while missing:
+        chain = [deal(place) for stage in stages for place in stage[: rng.randint(1, len(stage))]]
+        missing.difference_update(chain)
+        yield chain
