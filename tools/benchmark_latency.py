@@ -1,27 +1,33 @@
 #!/usr/bin/env python
-"""Measure networks on this device, against each other and against a latency table.
+"""Measure models on this device, against each other and against a latency table.
 
-Without a target it times the two smallest networks of the zoo. Networks take turns, so that a
-machine that slows down spoils no comparison; the figures are medians, with the distance between the
-quartiles (IQR).
+A target is the path of a config of a classifier or detector (.py), of a network that a search wrote
+(.json) or of an ONNX model (.onnx); a network of the zoo; or a model of timm or mmpretrain, by its
+name or as timm:NAME and mmpretrain:NAME. Without one, the two smallest networks of the zoo are
+timed. Weights are random: nothing is downloaded.
 
-    python tools/benchmark_latency.py prunet_p0 work_dirs/prunet_digits/subnet.json --batch 8
+Targets, with each backend and batch, take turns in shuffled rounds, so that a machine that slows
+down spoils no comparison. Ratios are to the first row of the same batch, round by round.
+
+    python tools/benchmark_latency.py prunet_p0 timm:resnet50 --batch 1,8 --backend eager,compile
 """
 
 import argparse
-import json
-from pathlib import Path
+import re
+from dataclasses import replace
+from importlib.util import find_spec
 
-from prunet_mm.engine.cli import run
+from prunet_mm.engine.cli import require_output, run
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.errors import ConfigError
+from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency import LatencyTable, check_device
-from prunet_mm.latency.cli import Settings, add_measuring_arguments, progress_bar, text_table
-from prunet_mm.latency.device import device_name
-from prunet_mm.spec import NetworkSpec, load_zoo
+from prunet_mm.latency.backends import require
+from prunet_mm.latency.cli import Settings, add_measuring_arguments, progress_bar
+from prunet_mm.latency.conditions import conditions
+from prunet_mm.latency.device import device_name, require_device, software
 
 DEFAULT_TARGETS = ['prunet_p0', 'prunet_p1']
-DEFAULTS = Settings(max_seconds=20.0)
+DEFAULTS = Settings(backend=(), batch=(1,), max_seconds=20.0)
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,105 +39,131 @@ def parse_args() -> argparse.Namespace:
         'targets',
         nargs='*',
         metavar='TARGET',
-        help='a name in the zoo, or a JSON file that a search wrote; '
-        f'by default {" and ".join(DEFAULT_TARGETS)}',
+        default=DEFAULT_TARGETS,
+        help=f'what to measure; by default {" and ".join(DEFAULT_TARGETS)}',
+    )
+    parser.add_argument(
+        '--part',
+        choices=['model', 'backbone'],
+        default='model',
+        help='the whole model (the default), or its backbone alone, as of detectors',
+    )
+    parser.add_argument(
+        '--input-size',
+        type=size,
+        metavar='SIZE',
+        help='rows and columns of the images, as 224 or 800x1344; by default those of the model',
     )
     parser.add_argument(
         '--table', metavar='PATH', help='also print what this latency table predicts'
     )
     parser.add_argument('--json', metavar='PATH', help='also write the results as JSON records')
-    add_measuring_arguments(parser, DEFAULTS, "batch and threads of --table's file")
+    parser.add_argument('--csv', metavar='PATH', help='also write them as CSV')
+    parser.add_argument('--plot', metavar='PATH', help='also draw them as PNG')
+    add_measuring_arguments(parser, DEFAULTS, "those of --table's file", compare=True)
     return parser.parse_args()
 
 
+def size(text: str) -> tuple[int, int]:
+    """An argparse type: rows and columns."""
+    found = re.fullmatch(r'([1-9]\d*)(?:x([1-9]\d*))?', text)
+    if not found:
+        raise argparse.ArgumentTypeError(f'expected a size such as 224 or 800x1344, not {text!r}')
+    return int(found[1]), int(found[2] or found[1])
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write."""
     args = parse_args()
-    specs = [load_target(target) for target in args.targets or DEFAULT_TARGETS]
+    for option, suffix in dict(json='.json', csv='.csv', plot='.png').items():
+        if path := getattr(args, option):
+            require_output(path, f'--{option}', suffix)
+    if args.plot and find_spec('matplotlib') is None:
+        raise ConfigError('--plot needs matplotlib, which is not installed: pip install matplotlib')
     table = LatencyTable.load(args.table) if args.table else None
     settings = choose_settings(args, table)
-    predicted_ms = [table.predict_ms(spec) if table else None for spec in specs]
-    print(settings.header(), flush=True)
+    require_device(settings.device)
+    require(settings.backend, settings.device, settings.dtype)
 
     # Only now, since they import torch.
-    from prunet_mm.latency.benchmark import measure_networks
-    from prunet_mm.latency.measure import Protocol
+    from prunet_mm.latency.benchmark import PROTOCOL, Benchmark
+    from prunet_mm.latency.results import FAILED, as_csv, as_json, as_text, records
+    from prunet_mm.latency.targets import load_target
 
-    with progress_bar('measuring') as progress:
-        samples = measure_networks(
-            specs,
+    interrupted = False
+    with progress_bar('loading') as progress:
+        subjects = []
+        for target in args.targets:
+            progress(0.0, f'loading {target}')
+            subjects.append(load_target(target, args.part, args.input_size))
+        bench = Benchmark(
+            subjects,
             settings.device,
+            settings.backend or None,
+            settings.dtype,
             settings.batch,
             settings.threads,
-            Protocol(max_seconds=settings.max_seconds),
-            progress,
         )
+    specs = [job.subject.spec for job in bench.jobs]
+    predicted_ms = [table.predict_ms(spec) if table and spec else None for spec in specs]
+    settings = replace(settings, backend=tuple(dict.fromkeys(job.backend for job in bench.jobs)))
+    print(settings.header(), flush=True)
+    with progress_bar('measuring') as progress:
+        try:
+            protocol = replace(
+                PROTOCOL, precision=settings.precision, max_seconds=settings.max_seconds
+            )
+            bench.run(protocol, progress)
+        except KeyboardInterrupt:
+            interrupted = True
+    state = conditions(settings.device)
     print(
-        f'protocol  norms folded, random images, networks take turns in {samples.rounds} shuffled '
-        f'rounds; medians of {samples.clock}\n'
+        f'clocks    {", ".join(f"{name} {value}" for name, value in state.items()) or "unknown"}\n'
+        'protocol  norms folded, random weights and images, outputs checked, targets take turns '
+        f'in {bench.measurement.rounds} shuffled rounds; medians of {bench.measurement.clock}\n'
     )
-    records = [
-        dict(
-            target=spec.name,
-            kind='measured',
-            device=device_name(settings.device),
-            backend='eager',
-            dtype='float32',
-            batch=settings.batch,
-            threads=settings.threads,
-            **samples.timing(index)._asdict(),
-            params=spec.params(),
-            macs=spec.macs(),
-            predicted_ms=predicted,
-        )
-        for index, (spec, predicted) in enumerate(zip(specs, predicted_ms, strict=True))
-    ]
+    about = dict(
+        part=args.part,
+        device=device_name(settings.device),
+        software=software(settings.device, settings.backend),
+        conditions=state,
+        clock=bench.measurement.clock,
+    )
+    rows = records(bench, settings.precision, about)
     if table:
         print(f'predicted by {args.table}, {table.describe()}\n')
-    print(_text(records, table and table.kind))
+        for row, value_ms in zip(rows, predicted_ms, strict=True):
+            row['predicted_ms'] = value_ms
+    print(as_text(rows, settings.precision, table and table.kind))
     if args.json:
-        write_atomic(args.json, json.dumps(records, indent=2) + '\n')
+        write_atomic(args.json, as_json(rows))
+    if args.csv:
+        write_atomic(args.csv, as_csv(rows))
+    if args.plot:
+        from prunet_mm.latency.plot import plot
+
+        plot(bench, rows, about['device'], args.plot)
+    if interrupted:
+        raise KeyboardInterrupt('interrupted: the table holds what was measured until then')
+    if failed := sum(row['kind'] == FAILED for row in rows):
+        raise PrunetError(f'{failed} of {len(rows)} rows failed; the table says why')
 
 
 def choose_settings(args: argparse.Namespace, table: LatencyTable | None) -> Settings:
     """How to measure, so that it can be compared with the table if there is one."""
     if table is None:
         return DEFAULTS.updated(vars(args))
-    known = dict(batch=table.batch, threads=table.threads)
+    known = dict(
+        backend=(table.backend,), dtype=table.dtype, batch=(table.batch,), threads=table.threads
+    )
     settings = DEFAULTS.updated(known, vars(args))
-    if (settings.batch, settings.threads) != (table.batch, table.threads):
+    if any(getattr(settings, name) != value for name, value in known.items()):
         raise ConfigError(
-            f'{args.table} is for batch {table.batch} and {table.threads} CPU threads, so with '
-            '--table no other --batch or --threads can be given'
+            f'{args.table} is of {table.backend}, {table.dtype}, batch {table.batch} and '
+            f'{table.threads} CPU threads: with --table no other ones can be given'
         )
     check_device(table, settings.device)
     return settings
-
-
-def load_target(target: str) -> NetworkSpec:
-    """The network that a command line names: a path of a JSON file, or one of the zoo."""
-    is_path = target.endswith('.json') or Path(target).exists()
-    return NetworkSpec.load(target) if is_path else load_zoo(target)
-
-
-def _text(records: list[dict], kind: str | None) -> str:
-    """A row per target; ``kind`` is that of the table, if there is one."""
-    titles = ['target', 'median [ms]', 'IQR [ms]', 'samples', 'params [M]', 'MACs [M]']
-    rows = [titles + ([f'{kind} table [ms]', 'table : median'] if kind else [])]
-    for record in records:
-        row = [
-            record['target'],
-            f'{record["latency_ms"]:.3f}',
-            f'{record["iqr_ms"]:.3f}',
-            str(record['samples']),
-            f'{record["params"] / 1e6:.3f}',
-            f'{record["macs"] / 1e6:.1f}',
-        ]
-        if kind:
-            predicted_ms = record['predicted_ms']
-            row += [f'{predicted_ms:.3f}', f'{predicted_ms / record["latency_ms"]:.3f}']
-        rows.append(row)
-    return text_table(rows)
 
 
 if __name__ == '__main__':

@@ -79,7 +79,9 @@ class Settings:
         """Device, software and settings, which every measured number is printed with."""
         from prunet_mm.latency.device import device_name, software
 
-        versions = ', '.join(f'{name} {version}' for name, version in software(self.device).items())
+        backends = self.backend if isinstance(self.backend, tuple) else (self.backend,)
+        found = software(self.device, backends)
+        versions = ', '.join(f'{name} {version}' for name, version in found.items())
         threads = f'{self.threads} CPU thread{"s"[: self.threads - 1]}'
         return (
             f'device    {device_name(self.device)}{_load()}\n'
@@ -138,20 +140,28 @@ def add_measuring_arguments(
 
 
 @contextmanager
-def progress_bar(task: str) -> Iterator[Callable[[float], None]]:
-    """A bar with the time left on stderr; gives what to call with the part done, 0 to 1."""
+def progress_bar(task: str) -> Iterator[Callable[..., None]]:
+    """A bar with the time left on stderr.
+
+    Gives what to call with the part done, 0 to 1, and, where it is no longer ``task``, with what is
+    being done.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn(task),
+        TextColumn('{task.description}'),
         BarColumn(),
         TextColumn('{task.percentage:3.0f} %, left'),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # Elsewhere than in a terminal rich leaves an empty line.
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         job = bar.add_task(task, total=1.0)
-        yield lambda done: bar.update(job, completed=done)
+        yield lambda done, doing=task: bar.update(job, completed=done, description=doing)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import warnings
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,10 +49,16 @@ def require_device(device: str) -> None:
         )
 
 
-def software(device: str) -> dict[str, str]:
-    """Versions of what runs the network, by name."""
+def software(device: str, backends: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of what runs the network, by name.
+
+    Args:
+        device: 'cpu', 'cuda' or 'cuda:N'.
+        backends: Keys of `BACKENDS`; what they need beside torch is in it, too.
+    """
     import torch
 
+    from prunet_mm.latency.backends import BACKENDS
     from prunet_mm.version import __version__
 
     versions = dict(
@@ -63,6 +70,8 @@ def software(device: str) -> dict[str, str]:
     )
     if device != 'cpu':
         versions |= dict(cuda=torch.version.cuda, cudnn=str(torch.backends.cudnn.version()))
+    for name in backends:
+        versions |= BACKENDS[name].versions()
     return versions
 
 

@@ -58,12 +58,15 @@ class Protocol:
     Attributes:
         passes: Timed passes per visit, fewer where they take more than a tenth of ``max_seconds``;
             one that is not timed goes before them.
+        visit_ms: More passes than that where they take less time than this, since the first ones
+            find the caches full of what others have left there.
         min_rounds: Every target is visited that often, however long it takes; at least 2.
         precision: Enough is measured when each median is known this well, relatively (95 %).
         max_seconds: No round starts after this, whatever the precision.
     """
 
     passes: int = 4
+    visit_ms: float = 0.0
     min_rounds: int = 3
     precision: float = 0.01
     max_seconds: float = 30.0
@@ -91,6 +94,11 @@ class Measurement:
         """Adds samples of the present round."""
         self.samples_ms[label].extend(samples_ms)
         self.round_of[label].extend([self.rounds] * len(samples_ms))
+
+    def forget(self, label: Hashable) -> None:
+        """Drops the label's samples, if it has any."""
+        self.samples_ms.pop(label, None)
+        self.round_of.pop(label, None)
 
     def timing(self, label: Hashable) -> Timing:
         """Median and spread of what carries this label."""
@@ -252,11 +260,13 @@ def _visit(
         result.add(label, step.samples_ms(inputs[0]))
         return
     stopwatch.laps_ms(target.steps, inputs[-1])
-    for index in range(protocol.passes):
+    for index in count():
         laps_ms = stopwatch.laps_ms(target.steps, inputs[index % len(inputs)])
         for (label, _), lap_ms in zip(target.steps, laps_ms, strict=True):
             result.add(label, [lap_ms])
-        if clock() - start > protocol.max_seconds / 10:
+        took = clock() - start
+        enough = index + 1 >= protocol.passes and 1e3 * took >= protocol.visit_ms
+        if enough or took > protocol.max_seconds / 10:
             return
 
 

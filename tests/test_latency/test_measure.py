@@ -254,6 +254,12 @@ def test_slow_targets_are_passed_less_often(clock):
     assert result.timing('a').samples == 3
 
 
+def test_fast_targets_are_passed_more_often(clock):
+    targets = [one(clock, 'fast', lambda: 0.5), one(clock, 'slow', lambda: 10)]
+    result = run(clock, targets, min_rounds=5, visit_ms=20.0, precision=1.0)
+    assert [result.timing(label).samples for label in ('fast', 'slow')] == [6 * 39, 6 * 4]
+
+
 class Elsewhere(SelfTimed):
     def __call__(self, x):
         raise AssertionError('its calls are not what is timed')

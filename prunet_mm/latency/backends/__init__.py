@@ -1,5 +1,7 @@
 """Ways to run a model, by the name that the command line has for them. Imports no torch."""
 
+from collections.abc import Iterable
+
 from prunet_mm.latency.backends.base import Backend
 from prunet_mm.latency.backends.channels_last import ChannelsLast
 from prunet_mm.latency.backends.cuda_graph import CudaGraph
@@ -24,4 +26,10 @@ BACKENDS: dict[str, type[Backend]] = {
     )
 }
 
-__all__ = ['BACKENDS', 'Backend']
+__all__ = ['BACKENDS', 'Backend', 'require']
+
+
+def require(names: Iterable[str], device: str, dtype: str = 'float32') -> None:
+    """Refuses backends that this machine cannot run; see `Backend.require`."""
+    for name in names:
+        BACKENDS[name].require(device, dtype)

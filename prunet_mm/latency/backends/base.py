@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,6 +79,11 @@ class Backend:
                     f'backend {cls.name} needs {package}, which is not installed: '
                     f'pip install {package}'
                 )
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Versions of the packages, by name."""
+        return {package: import_module(package).__version__ for package in cls.packages}
 
     def convert(self, x: Tensor, dtype: torch.dtype) -> Any:
         """Makes what `prepare`'s callable takes of a float32 tensor.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from prunet_mm.errors import ConfigError
 from prunet_mm.latency.backends.base import Backend
-from prunet_mm.latency.backends.onnx_model import onnx_bytes
+from prunet_mm.latency.backends.onnx_model import OnnxFile, onnx_bytes
 
 PROVIDERS = dict(cpu='CPUExecutionProvider', cuda='CUDAExecutionProvider')
 
@@ -35,6 +35,11 @@ class OnnxRuntime(Backend):
         import onnxruntime
         import torch
 
+        if isinstance(model, OnnxFile) and dtype != torch.float32:
+            raise ConfigError(
+                f'{model.path}: onnxruntime computes a file in the type that it was saved in: '
+                'leave --dtype out'
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors

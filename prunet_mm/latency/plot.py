@@ -1,0 +1,72 @@
+"""The picture of a comparison: how the samples of every row are spread."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prunet_mm.engine.files import write_atomic
+from prunet_mm.latency.results import FAILED
+
+if TYPE_CHECKING:
+    from prunet_mm.latency.benchmark import Benchmark
+    from prunet_mm.latency.results import Record
+
+INK, PALE = '#0072B2', '#dddddd'
+
+
+def plot(bench: Benchmark, rows: Sequence[Record], device: str, path: str | os.PathLike) -> None:
+    """Draws a box per row: quartiles and median, whiskers from the 1st to the 99th percentile.
+
+    Args:
+        bench: A comparison that has run.
+        rows: Its records.
+        device: What the title names.
+        path: The PNG to write.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure((8, 1.1 + 0.32 * len(rows)), dpi=120, layout='constrained')
+    axes = figure.subplots()
+    for index, row in enumerate(rows):
+        if row['kind'] == FAILED:
+            axes.text(0.02, index, row['error'], transform=axes.get_yaxis_transform(), va='center')
+            continue
+        samples_ms = bench.measurement.samples_ms[index]
+        axes.boxplot(
+            [samples_ms],
+            positions=[index],
+            vert=False,
+            whis=(1, 99),
+            widths=0.6,
+            showfliers=False,
+            patch_artist=True,
+            boxprops=dict(facecolor=PALE, edgecolor=INK),
+            medianprops=dict(color=INK, linewidth=2),
+            whiskerprops=dict(color=INK),
+            capprops=dict(color=INK),
+        )
+        axes.annotate(
+            f'{row["latency_ms"]:.4g}',
+            (row['p99_ms'], index),
+            xytext=(5, 0),
+            textcoords='offset points',
+            va='center',
+        )
+    labels = [f'{row["target"]}\n{row["backend"]}, batch {row["batch"]}' for row in rows]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    # From zero, so that lengths compare, and with room for the numbers.
+    axes.set_xlim(0, 1.15 * max((row.get('p99_ms', 0.0) for row in rows), default=0.0) or 1.0)
+    axes.set_xlabel(f'latency of a batch in {rows[0]["dtype"]} [ms], median beside it')
+    axes.set_title(device, loc='left', fontsize=9)
+    axes.grid(axis='x', color=PALE)
+    axes.set_axisbelow(True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,224 @@
+"""What a target on the command line can be, and what becomes of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from prunet_mm.engine.cli import load_config
+from prunet_mm.errors import ConfigError, PrunetError
+from prunet_mm.latency.agreement import disagreement
+from prunet_mm.latency.backends.onnx_model import OnnxFile
+from prunet_mm.latency.cost import count_macs, count_params
+from prunet_mm.latency.network import build_network, settle_norms
+from prunet_mm.latency.pipeline import input_size
+from prunet_mm.models.deploy import fold_norms
+from prunet_mm.spec import NetworkSpec, load_zoo, zoo_names
+
+MODEL, BACKBONE = PARTS = 'model', 'backbone'
+# Outputs of a folded model are those of the model, within rounding.
+FOLDED = 1e-3
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A target, ready to be timed.
+
+    Attributes:
+        name: What it is called in results.
+        model: Maps images to logits or features: in eval mode, of random float32 weights, its norms
+            folded where that leaves its outputs as they are. Or an ONNX file.
+        shape: (C, H, W) of an image.
+        params: Learned parameters, those of folded norms included.
+        macs: Multiply-accumulates of one image; None for an ONNX file that does not tell.
+        spec: What it was built from, if that is a `NetworkSpec`.
+    """
+
+    name: str
+    model: nn.Module | OnnxFile
+    shape: tuple[int, int, int]
+    params: int
+    macs: int | None
+    spec: NetworkSpec | None = None
+
+
+def load_target(text: str, part: str = MODEL, size: Size | None = None) -> Subject:
+    """Finds and builds what a command line names.
+
+    Weights are random: nothing is downloaded, and no latency depends on them.
+
+    Args:
+        text: The path of a config (.py), a network (.json) or an ONNX model (.onnx); a network of
+            the zoo; or a model of timm or mmpretrain, as ``timm:NAME`` or ``mmpretrain:NAME``, or
+            by its name alone where only one of them has it.
+        part: 'model', or its 'backbone' alone.
+        size: Rows and columns of the images, if not the model's own.
+
+    Raises:
+        ConfigError: There is no such target, it cannot be built, has no such part, or does not take
+            such images.
+        SpecError: The file is no network.
+    """
+    load, name = _find(text)
+    try:
+        return load(name, part, size)
+    except PrunetError:
+        raise
+    except Exception as error:  # a model may raise anything
+        raise ConfigError(f'{text}: cannot be built and run: {one_line(error)}') from error
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
+
+
+def _find(text: str) -> tuple[Callable[[str, str, Size | None], Subject], str]:
+    """How to load a target, and what it is called there."""
+    library, colon, name = text.partition(':')
+    if colon and library in _LIBRARIES:
+        names = _names(library)
+        if name not in names:
+            raise ConfigError(f'{library} has no model "{name}"{_hint(name, names)}')
+        return _LIBRARIES[library], name
+    if Path(text).suffix in _FILES:
+        return _FILES[Path(text).suffix], text
+    if text in zoo_names():
+        return _load_spec, text
+    if Path(text).exists():
+        raise ConfigError(f'{text}: expected a file that ends in {", ".join(_FILES)}')
+    libraries = {library: _names(library) for library in _LIBRARIES}
+    owners = [library for library, names in libraries.items() if text in names]
+    if len(owners) == 1:
+        return _LIBRARIES[owners[0]], text
+    if owners:
+        raise ConfigError(f'"{text}" is in several places: say {" or ".join(owners)}:{text}')
+    known = [*zoo_names(), *(name for names in libraries.values() for name in names)]
+    raise ConfigError(
+        f'no network "{text}" in the zoo ({", ".join(zoo_names())}), in timm or in mmpretrain, and '
+        f'no such file{_hint(text, known)}'
+    )
+
+
+def _names(library: str) -> list[str]:
+    """The models of a library; none where it is not installed."""
+    if find_spec(library) is None:
+        return []
+    if library == 'timm':
+        import timm
+
+        return timm.list_models() + timm.list_pretrained()
+    from mmpretrain import list_models
+
+    return list_models()
+
+
+def _hint(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, 3)
+    return f'; did you mean {", ".join(close)}?' if close else ''
+
+
+def _load_spec(name: str, part: str, size: Size | None) -> Subject:
+    spec = NetworkSpec.load(name) if name.endswith('.json') else load_zoo(name)
+    if part == BACKBONE:
+        spec = spec.model_copy(update=dict(tail=None))
+    height, width = size or (spec.resolution,) * 2
+    shape = spec.in_channels, height, width
+    if height != width:  # no spec has images that are not square, and no table knows them
+        return _subject(spec.name, build_network(spec), shape)
+    spec = spec.model_copy(update=dict(resolution=height))
+    return _subject(spec.name, build_network(spec), shape, spec)
+
+
+def _load_config(path: str, part: str, size: Size | None) -> Subject:
+    return _load_cfg(path, load_config(path), part, size)
+
+
+def _load_mmpretrain(name: str, part: str, size: Size | None) -> Subject:
+    from mmpretrain.apis.model import ModelHub
+
+    return _load_cfg(name, ModelHub.get(name).config, part, size)
+
+
+def _load_cfg(name: str, cfg, part: str, size: Size | None) -> Subject:
+    from mmengine.registry import MODELS, DefaultScope
+
+    if 'space' in cfg:
+        raise ConfigError(
+            f'{name} is a search config, not one network: take the subnet.json that a search wrote'
+        )
+    if 'model' not in cfg:
+        raise ConfigError(f'{name}: there is no `model` in this config')
+    scope = cfg.get('default_scope') or 'mmpretrain'
+    with DefaultScope.overwrite_default_scope(scope):
+        # `init_weights` is not called: it may load a checkpoint.
+        model = MODELS.build(cfg.model).eval()
+    backbone = getattr(model, 'backbone', None)
+    if part == BACKBONE and backbone is None:
+        raise ConfigError(f'{name}: {type(model).__name__} has no backbone: leave --part out')
+    if part == MODEL and scope == 'mmdet':
+        raise ConfigError(f'{name}: of a detector the backbone is timed: say --part backbone')
+    spec = getattr(backbone, 'spec', None)
+    size = size or input_size(cfg) or (spec and (spec.resolution,) * 2)
+    if not size:
+        raise ConfigError(f'{name} does not say how large images are: say --input-size')
+    module = backbone if part == BACKBONE else model
+    return _subject(name, module, (_channels(module), *size))
+
+
+def _load_timm(name: str, part: str, size: Size | None) -> Subject:
+    import timm
+
+    model = timm.create_model(name).eval()
+    if part == BACKBONE:
+        model.reset_classifier(0, '')
+    channels, *own = model.pretrained_cfg['input_size']
+    return _subject(name, model, (channels, *(size or own)))
+
+
+def _load_onnx(path: str, part: str, size: Size | None) -> Subject:
+    if part == BACKBONE:
+        raise ConfigError(f'{path}: an ONNX file is timed as a whole: leave --part out')
+    file = OnnxFile.load(path)
+    shape = file.shape(size)
+    return Subject(path, file, shape, file.params(), file.macs(shape))
+
+
+_FILES = {'.py': _load_config, '.json': _load_spec, '.onnx': _load_onnx}
+_LIBRARIES = {'timm': _load_timm, 'mmpretrain': _load_mmpretrain}
+
+
+def _channels(model: nn.Module) -> int:
+    """1 where the first convolution says so; others than 1 and 3 are not those of the image."""
+    convs = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    return 1 if next((conv.in_channels for conv in convs), 3) == 1 else 3
+
+
+def _subject(
+    name: str, module: nn.Module, shape: tuple[int, int, int], spec: NetworkSpec | None = None
+) -> Subject:
+    params, macs = count_params(module), count_macs(module, shape)
+    return Subject(name, _deployed(module, shape), shape, params, macs, spec)
+
+
+@torch.no_grad()
+def _deployed(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """The module with its norms folded, or as it is where that changes what it computes."""
+    x = torch.randn(2, *shape)
+    settle_norms(module, x)
+    try:
+        folded = fold_norms(copy.deepcopy(module))
+    except ConfigError:
+        return module
+    # Folding goes by the order in which modules were made, which need not be that of the data.
+    return folded if disagreement(folded(x[:1]), module(x[:1])) <= FOLDED else module
