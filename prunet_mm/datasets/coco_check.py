@@ -204,8 +204,8 @@ def _check_boxes(report: Report, content: dict, classes: Sequence[str], test_mod
     for problem, entries in found.items():
         sentences = report.errors if problem == NO_BOX else report.warnings
         sentences.append(
-            f'{report.path}: {len(entries)} of {len(content["annotations"])} boxes {problem}, the '
-            f'first in {_name(entries[0])}'
+            f'{report.path}: {len(entries)} of {len(content["annotations"])} boxes {problem}: the '
+            f'first is annotation {entries[0]["id"]}'
         )
     if not any(report.boxes.values()):
         sentences = report.warnings if test_mode else report.errors
@@ -282,8 +282,7 @@ def _image_problem(folder: Path, image: dict) -> str | None:
 
 
 def _name(entry: dict) -> str:
-    kind = 'annotation' if 'image_id' in entry else 'entry'
-    return f'{kind} {entry["id"]}' if 'id' in entry else repr(entry)[:80]
+    return f'id {entry["id"]}' if 'id' in entry else repr(entry)[:80]
 
 
 def _some(names: Sequence[str]) -> str:

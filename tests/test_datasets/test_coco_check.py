@@ -1,0 +1,235 @@
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from prunet_mm.datasets.coco_check import check_annotations, is_coco, require_annotations
+from prunet_mm.errors import DataError
+
+
+def annotation(number, **fields):
+    known = dict(id=number, image_id=1, category_id=7, bbox=[10, 10, 20, 10], area=200, iscrowd=0)
+    return known | fields
+
+
+@pytest.fixture
+def content():
+    """A file without a flaw; tests bring one in."""
+    return dict(
+        images=[dict(id=i, file_name=f'{i}.jpg', width=64, height=48) for i in (1, 2, 3)],
+        annotations=[annotation(1), annotation(2), annotation(3, image_id=2, category_id=4)],
+        categories=[dict(id=7, name='cat'), dict(id=4, name='dog')],
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / 'images').mkdir()
+    for number in (1, 2, 3):
+        Image.new('RGB', (64, 48)).save(tmp_path / f'images/{number}.jpg')
+    return dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='train.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=('cat', 'dog')),
+    )
+
+
+@pytest.fixture
+def report(content, dataset, tmp_path):
+    """Check the content; options go to the check."""
+
+    def report(**options):
+        (tmp_path / 'train.json').write_text(json.dumps(content))
+        return check_annotations(dataset, **options)
+
+    return report
+
+
+def only(sentences, report):
+    (sentence,) = sentences
+    assert '\n' not in sentence
+    assert str(report.path) in sentence
+    return sentence
+
+
+def test_what_is_right_is_counted(report):
+    found = report(open_images=True)
+    assert (found.errors, found.warnings) == ([], [])
+    assert (found.images, found.boxes) == (3, dict(cat=2, dog=1))
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('{"images": [', 'is not JSON'),
+        ('\x00\x01', 'is not JSON'),
+        ('[]', "is not in COCO's format"),
+        ('{"images": [{"id": 1}]}', 'has no list of categories'),
+        ('{"images": 3, "categories": []}', 'has no list of images'),
+        ('{"images": [1], "categories": []}', 'has no list of images'),
+        ('{"images": [], "categories": []}', 'has no images: the list of them is empty'),
+        ('{"images": [{"id": 1}], "categories": []}', 'has no categories: the list'),
+    ],
+)
+def test_files_that_are_something_else(dataset, tmp_path, text, words):
+    (tmp_path / 'train.json').write_text(text)
+    found = check_annotations(dataset)
+    assert words in only(found.errors, found)
+
+
+def test_a_file_that_is_missing(dataset):
+    found = check_annotations(dataset)
+    assert 'cannot be read: No such file' in only(found.errors, found)
+
+
+@pytest.mark.parametrize(
+    ('classes', 'words'),
+    [
+        (('cat', 'cow', 'dog'), "has no category 'cow', while its categories are 'cat', 'dog'"),
+        (
+            ('dog', 'cat'),
+            "in the order 'cat', 'dog', but the config has metainfo.classes 'dog', 'c",
+        ),
+    ],
+)
+def test_categories_that_differ_from_the_classes(report, dataset, classes, words):
+    dataset['metainfo']['classes'] = classes
+    found = report()
+    assert words in only(found.errors, found)
+
+
+def test_classes_are_cocos_where_the_config_has_none(report, dataset):
+    del dataset['metainfo']
+    found = report()
+    assert "has no category 'person', 'bicycle'" in only(found.errors, found)
+    assert 'and 68 more' in found.errors[0]
+
+
+def test_a_text_is_no_list_of_classes(report, dataset):
+    dataset['metainfo']['classes'] = 'cat'
+    assert report().errors == [
+        "metainfo.classes is the text 'cat': write a list of names, such as ('cat',)"
+    ]
+
+
+def test_categories_that_are_no_classes_are_left_out(report, dataset):
+    dataset['metainfo']['classes'] = ('dog',)
+    found = report()
+    assert "boxes of 'cat' are left out" in only(found.warnings, found)
+    assert (found.errors, found.boxes) == ([], dict(dog=1))
+
+
+@pytest.mark.parametrize(
+    ('key', 'field', 'value', 'words'),
+    [
+        ('images', 'width', None, '1 of 3 images are incomplete: the first, id 1, has no width'),
+        ('images', 'width', 0, 'has a width and height of (0, 48) pixels'),
+        ('images', 'height', '48', "has a width and height of (64, '48') pixels"),
+        ('images', 'file_name', 7, 'has 7 as its file_name'),
+        ('images', 'id', 2, '2 images have the same id 2'),
+        ('images', 'id', [1], 'has [1] as its id'),
+        (
+            'annotations',
+            'bbox',
+            None,
+            '1 of 3 annotations are incomplete: the first, id 1, has no bbox',
+        ),
+        ('annotations', 'area', None, 'has no area'),
+        ('annotations', 'id', 2, '2 annotations have the same id 2'),
+        ('annotations', 'category_id', {}, 'has {} as its category_id'),
+        ('annotations', 'bbox', [1, 2, 3], '1 of 3 boxes are not four finite numbers'),
+        ('annotations', 'bbox', [1, 2, 3, math.nan], 'the first is annotation 1'),
+        ('annotations', 'area', '200', 'boxes are not four finite numbers'),
+        ('categories', 'name', None, 'every category takes an "id" and a "name"'),
+    ],
+)
+def test_entries_that_cannot_be_used(report, content, key, field, value, words):
+    content[key][0][field] = value
+    if value is None:
+        del content[key][0][field]
+    found = report()
+    assert words in only(found.errors, found)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'words', 'cats'),
+    [
+        (dict(bbox=[10, 10, 0, 10]), 'have no area, or a side below a pixel, and are left out', 1),
+        (dict(bbox=[10, 10, 5, -5]), 'have no area', 1),
+        (dict(area=0), 'have no area', 1),
+        (dict(bbox=[64, 10, 20, 10]), 'lie outside of their image and are left out', 1),
+        (dict(bbox=[10, -30, 20, 10]), 'lie outside of their image', 1),
+        (dict(bbox=[50, 10, 20, 10]), 'reach beyond their image', 2),
+        (dict(image_id=9), 'belong to no image', 1),
+        (dict(category_id=9), 'belong to no category', 1),
+    ],
+)
+def test_boxes_that_are_left_out_or_odd(report, content, fields, words, cats):
+    content['annotations'][0] |= fields
+    found = report()
+    assert f'1 of 3 boxes {words}' in only(found.warnings, found)
+    assert 'the first is annotation 1' in found.warnings[0]
+    assert (found.errors, found.boxes) == ([], dict(cat=cats, dog=1))
+
+
+def test_a_pixel_beyond_the_image_is_fine(report, content):
+    content['annotations'][0]['bbox'] = [-1, 40, 66, 9]
+    assert report().warnings == []
+
+
+@pytest.mark.parametrize('annotations', [None, [], [annotation(1, bbox=[0, 0, 0, 0])]])
+def test_nothing_to_learn_from_is_an_error_and_nothing_to_evaluate_is_not(
+    report, content, dataset, annotations
+):
+    content['annotations'] = annotations
+    if annotations is None:
+        del content['annotations']
+    assert 'not one of its 3 images has a box that could be learnt from' in report().errors[-1]
+    dataset['test_mode'] = True
+    found = report()
+    assert 'could be evaluated' in found.warnings[-1]
+    assert found.errors == []
+
+
+def test_images_that_are_missing(report, content, tmp_path):
+    content['images'][0]['file_name'] = 'deeper/1.jpg'
+    (tmp_path / 'images/2.jpg').unlink()
+    found = report()
+    assert only(found.errors, found) == (
+        f'2 of 3 images of {found.path} are missing, the first is {tmp_path}/images/deeper/1.jpg'
+    )
+
+
+def test_images_of_another_size_or_kind(report, tmp_path):
+    Image.new('RGB', (48, 64)).save(tmp_path / 'images/1.jpg')  # turned
+    Image.new('RGB', (32, 48)).save(tmp_path / 'images/2.jpg')
+    (tmp_path / 'images/3.jpg').write_text('no image')
+    assert report().errors == []
+    assert report(open_images=True).errors == [
+        f'{tmp_path}/images/2.jpg: has 32 x 48 pixels, but 64 x 48 by its annotations',
+        f'{tmp_path}/images/3.jpg: is not an image that can be read',
+    ]
+
+
+def test_requiring_raises_the_first_error_and_warns(report, content, dataset):
+    content['annotations'][0]['bbox'] = [10, 10, 0, 10]
+    report()
+    with pytest.warns(UserWarning, match='have no area'):
+        require_annotations(dataset)
+    content['annotations'][1]['bbox'] = [0]
+    content['images'][0]['file_name'] = 'nowhere.jpg'
+    report()
+    with pytest.warns(UserWarning), pytest.raises(DataError) as caught:
+        require_annotations(dataset)
+    assert str(caught.value).endswith('annotation 2 (tools/check_dataset.py lists 1 more)')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'expected'),
+    [('CocoDataset', True), ('mmdet.CocoDataset', True), ('CocoPanopticDataset', False)],
+)
+def test_cocos_format_is_known_by_the_type(kind, expected):
+    assert is_coco(dict(type=kind)) is expected
