@@ -97,8 +97,9 @@ def test_wheel_ships_the_data_files(root, tmp_path):
     (wheel,) = tmp_path.glob('*.whl')
     shipped = set(zipfile.ZipFile(wheel).namelist())
     package = root / 'prunet_mm'
-    data = [*package.glob('spec/zoo/*.json'), *package.glob('latency/tables/*.json')]
-    assert data
+    folders = ('spec/zoo', 'latency', 'latency/tables')
+    data = [path for folder in folders for path in package.glob(f'{folder}/*.json')]
+    assert {path.parent for path in data} == {package / folder for folder in folders}
     assert {str(path.relative_to(root)) for path in [*data, *package.rglob('*.py')]} <= shipped
 
 

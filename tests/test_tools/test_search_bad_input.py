@@ -72,14 +72,29 @@ def test_tables_that_do_not_fit(refused, options, digits, table, tmp_path):
     assert 'is cut off or not JSON' in refused(*options())
 
 
-def test_the_v100_without_its_table(refused, tmp_path):
+def test_a_table_that_does_not_come_with_the_package(refused, tmp_path):
     (tmp_path / 'train/cat').mkdir(parents=True)
-    settings = [f'train_dataloader.dataset.data_root={tmp_path}', 'train_dataloader.num_workers=0']
+    settings = [
+        f'train_dataloader.dataset.data_root={tmp_path}',
+        'train_dataloader.num_workers=0',
+        'model.latency.table=h100_trt_fp16_b1',
+    ]
     sentence = refused(
         *('--work-dir', tmp_path / 'work', '--cfg-options', *settings),
         config='configs/search/prunet_v100.py',
     )
-    assert 'no latency table work_dirs/tables/v100_trt_fp16_b1.json; measure one: ' in sentence
+    assert 'no latency table h100_trt_fp16_b1; measure one: ' in sentence
+
+
+def test_the_v100_without_imagenet(refused, tmp_path):
+    root = f'train_dataloader.dataset.data_root={tmp_path}/imagenet'
+    sentence = refused(
+        *('--work-dir', tmp_path / 'work', '--cfg-options', root),
+        config='configs/search/prunet_v100.py',
+    )
+    assert f'The images are missing: {tmp_path}/imagenet is no folder' in sentence
+    assert 'imagenet/train/CLASS/IMAGE.JPEG' in sentence
+    assert 'configs/search/prunet_digits.py' in sentence
 
 
 def test_images_that_are_missing(refused, tmp_path):
