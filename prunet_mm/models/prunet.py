@@ -39,7 +39,8 @@ class PRUNet(BaseModule):
             `NetworkSpec.save` wrote, its content as a dict, or a dict whose ``base`` is a name or a
             path and whose other fields replace the base's.
         out_indices: Stages whose outputs are returned, by their number in the spec (from 1);
-            negative ones count from the last. The last alone by default.
+            negative ones count from the last. The last alone by default. Stages behind the last of
+            them are not built, and their weights in a checkpoint are left out.
         frozen_stages: Stem and stages up to this number do not train and keep their norms'
             statistics; 0 freezes the stem alone, -1 nothing.
         norm_cfg: Config of every norm layer; its ``eps`` is the spec's unless given here.
@@ -51,7 +52,7 @@ class PRUNet(BaseModule):
         init_cfg: How weights start: Kaiming for convolutions, one for norms by default.
 
     Attributes:
-        spec: The network as data.
+        spec: The network as data, all of its stages and the tail included.
         out_channels: Channels of each returned output.
         out_strides: Stride of each returned output against the image.
 
@@ -76,6 +77,8 @@ class PRUNet(BaseModule):
         super().__init__(init_cfg)
         self.spec = load_arch(arch)
         self.out_indices = _stages(self.spec, out_indices)
+        # What no output depends on would cost time and get no gradients, which DDP refuses.
+        self.stages = [stage for stage in self.spec.out_channels if stage <= self.out_indices[-1]]
         self.out_channels = tuple(self.spec.out_channels[stage] for stage in self.out_indices)
         self.out_strides = tuple(self.spec.out_strides[stage] for stage in self.out_indices)
         last = max(self.spec.out_channels)
@@ -94,7 +97,7 @@ class PRUNet(BaseModule):
         norm_cfg = {'eps': self.spec.norm_eps, **norm_cfg}
         self.stem = nn.Sequential(*(build_block(layer, norm_cfg) for layer in self.spec.stem))
         last_index = max(1, len(self.spec.layers) - 1)
-        for stage in self.spec.out_channels:
+        for stage in self.stages:
             blocks = [
                 build_block(layer, norm_cfg, drop_path_rate * index / last_index)
                 for index, layer in enumerate(self.spec.layers)
@@ -113,7 +116,7 @@ class PRUNet(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps images (N, C, H, W) to one (N, out_channels, H / stride, W / stride) per output."""
         x, outs = self._run(self.stem, x), {}
-        for stage in self.spec.out_channels:
+        for stage in self.stages:
             x = outs[stage] = self._run(getattr(self, f'stage{stage}'), x)
         return tuple(outs[stage] for stage in self.out_indices)
 
@@ -146,11 +149,15 @@ class PRUNet(BaseModule):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         # mmengine would log what does not fit and train on with random weights.
+        later = tuple(
+            f'{prefix}stage{stage}.' for stage in self.spec.out_channels if stage not in self.stages
+        )
+        state_dict = {key: x for key, x in state_dict.items() if not key.startswith(later)}
         require_fit(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _frozen(self) -> list[nn.Module]:
-        stages = [stage for stage in self.spec.out_channels if stage <= self.frozen_stages]
+        stages = [stage for stage in self.stages if stage <= self.frozen_stages]
         stem = [self.stem] if self.frozen_stages >= 0 else []
         return stem + [getattr(self, f'stage{stage}') for stage in stages]
 

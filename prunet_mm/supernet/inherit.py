@@ -95,7 +95,8 @@ def inherit_weights(
     sources = _sources(spec, structure['layers'], weights)
     for index, block in enumerate(backbone.stem):
         _copy(block, weights, f'stem.{index}.')
-    blocks = [block for stage in spec.out_channels for block in getattr(backbone, f'stage{stage}')]
+    blocks = [block for stage in backbone.stages for block in getattr(backbone, f'stage{stage}')]
+    sources = sources[: len(blocks)]  # without the stages behind the last one in out_indices
     for index, (block, (layer, candidate)) in enumerate(zip(blocks, sources, strict=True)):
         try:
             _copy(block, weights, f'{layer}.candidates.{candidate}.block.')

@@ -240,6 +240,16 @@ def test_weights_that_init_cfg_names_are_refused_with_their_file(arch, tmp_path)
         PRUNet('prunet_p0', init_cfg=init_cfg).init_weights()
 
 
+def test_stages_that_no_output_needs_are_not_built(arch):
+    whole = PRUNet(arch)
+    part = PRUNet(arch, out_indices=(1, 2), frozen_stages=4).train()
+    assert not hasattr(part, 'stage4')
+    assert part.load_state_dict(whole.state_dict()).missing_keys == []
+    x = torch.rand(2, 3, 16, 16)
+    first = whole.eval().stage1(whole.stem(x))
+    torch.testing.assert_close(part.eval()(x), (first, whole.stage2(first)))
+
+
 def test_weights_of_a_larger_network_are_refused(arch):
     weights = PRUNet(arch).state_dict()
     shorter = PRUNet(dict(arch, layers=arch['layers'][:3]))
