@@ -50,6 +50,7 @@ def main() -> None:
     from mmengine.runner import Runner
 
     from prunet_mm.datasets.layout import require_data
+    from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.weights_hook import FittingWeightsHook
 
@@ -57,6 +58,8 @@ def main() -> None:
     require_data(cfg, 'train', 'val')
     with cli.resumable(cfg):
         runner = Runner.from_cfg(cfg)
+        require_channels_fit(runner.model)
+        require_weights(runner.model)
         runner.register_hook(FittingWeightsHook())
         runner.train()
 
