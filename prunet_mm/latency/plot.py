@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.latency.results import FAILED
 
@@ -18,7 +20,7 @@ INK, PALE = '#0072B2', '#dddddd'
 
 
 def plot(bench: Benchmark, rows: Sequence[Record], device: str, path: str | os.PathLike) -> None:
-    """Draws a box per row: quartiles and median, whiskers from the 1st to the 99th percentile.
+    """Draws a box per row: quartiles and median, and a line from the 1st to the 99th percentile.
 
     Args:
         bench: A comparison that has run.
@@ -38,22 +40,13 @@ def plot(bench: Benchmark, rows: Sequence[Record], device: str, path: str | os.P
             axes.text(0.02, index, row['error'], transform=axes.get_yaxis_transform(), va='center')
             continue
         samples_ms = bench.measurement.samples_ms[index]
-        axes.boxplot(
-            [samples_ms],
-            positions=[index],
-            vert=False,
-            whis=(1, 99),
-            widths=0.6,
-            showfliers=False,
-            patch_artist=True,
-            boxprops=dict(facecolor=PALE, edgecolor=INK),
-            medianprops=dict(color=INK, linewidth=2),
-            whiskerprops=dict(color=INK),
-            capprops=dict(color=INK),
-        )
+        low, q1, median, q3, high = np.percentile(samples_ms, [1, 25, 50, 75, 99])
+        axes.hlines(index, low, high, color=INK)
+        axes.barh(index, q3 - q1, left=q1, height=0.5, facecolor=PALE, edgecolor=INK)
+        axes.vlines(median, index - 0.25, index + 0.25, color=INK, linewidth=2)
         axes.annotate(
             f'{row["latency_ms"]:.4g}',
-            (row['p99_ms'], index),
+            (high, index),
             xytext=(5, 0),
             textcoords='offset points',
             va='center',

@@ -74,7 +74,7 @@ class TrtExec(SelfTimed):
     def _read(self, name: str) -> list[dict]:
         try:
             text = (self._folder / name).read_text()
-            return json.loads(re.sub(r'\bnan\b', 'NaN', re.sub(r'\binf\b', 'Infinity', text)))
+            return json.loads(re.sub(r'-?\bnan\b', 'NaN', re.sub(r'\binf\b', 'Infinity', text)))
         except (OSError, ValueError) as error:
             raise PrunetError(f'trtexec wrote no {name} that can be read') from error
 

@@ -1,0 +1,197 @@
+import pytest
+import torch
+from torch import nn
+
+from prunet_mm.errors import ConfigError
+from prunet_mm.latency.backends import BACKENDS
+from prunet_mm.latency.backends.eager import Eager
+from prunet_mm.latency.backends.onnx_model import OnnxFile
+from prunet_mm.latency.benchmark import Benchmark, measure_networks
+from prunet_mm.latency.measure import Protocol
+from prunet_mm.latency.results import as_csv, as_text, records
+from prunet_mm.latency.targets import Subject
+from prunet_mm.spec import SearchSpace
+
+# Any precision will do after seven rounds.
+QUICK = Protocol(passes=2, min_rounds=7, precision=1e3, max_seconds=60.0)
+
+
+class Faulty(Eager):
+    """Eager that does something to what the model returns."""
+
+    def __init_subclass__(cls, does):
+        cls.does = staticmethod(does)
+
+    def prepare(self, model, inputs, dtype):
+        call = super().prepare(model, inputs, dtype)
+        calls = iter(range(1000))
+        return lambda x: self.does(call(x), next(calls))
+
+
+def fails_later(y, call):
+    if call == 5:
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
+    return y
+
+
+def is_unknown(y, call):
+    raise NotImplementedError('no kernel for "this"\nand much more')
+
+
+class Wrong(Faulty, does=lambda y, call: 1.1 * y):
+    name = 'wrong'
+
+
+class NotANumber(Faulty, does=lambda y, call: y / 0 * 0):
+    name = 'nan'
+
+
+class FailsLater(Faulty, does=fails_later):
+    name = 'later'
+
+
+class Unknown(Faulty, does=is_unknown):
+    name = 'unknown'
+
+
+@pytest.fixture(autouse=True)
+def faulty(monkeypatch):
+    for backend in (Wrong, NotANumber, FailsLater, Unknown):
+        monkeypatch.setitem(BACKENDS, backend.name, backend)
+
+
+@pytest.fixture
+def subject():
+    return Subject('net', nn.Conv2d(3, 4, 1).eval(), (3, 8, 8), params=16, macs=768)
+
+
+def rows(bench, precision=0.01):
+    return records(bench, precision, dict(device='here'))
+
+
+def test_subjects_by_backends_by_batches(subject):
+    bench = Benchmark([subject, subject], backends=['eager', 'channels-last'], batches=[1, 2])
+    bench.run(QUICK)
+    found = rows(bench)
+    assert [(row['backend'], row['batch']) for row in found] == [
+        ('eager', 1),
+        ('eager', 2),
+        ('channels-last', 1),
+        ('channels-last', 2),
+    ] * 2
+    for row in found:
+        assert (row['samples'], row['rounds']) == (14, 7)
+        low, high = row['interval_ms']
+        assert low <= row['latency_ms'] <= high
+        assert row['params'] == 16
+    assert found[0]['ratio'] == found[1]['ratio'] == 1
+    low, high = found[7]['ratio_interval']
+    assert low <= found[7]['ratio'] <= high
+
+
+@pytest.mark.parametrize(
+    ('backend', 'sentence'),
+    [
+        ('wrong', 'the output is 10.0% away from that of eager float32, and 1% is what rounding'),
+        ('nan', 'the output has NaN'),
+        ('later', 'out of memory'),
+        ('unknown', 'NotImplementedError: no kernel for "this"'),
+    ],
+)
+def test_what_fails_says_so_and_the_rest_goes_on(subject, backend, sentence):
+    bench = Benchmark([subject], backends=['eager', backend, 'channels-last'])
+    bench.run(QUICK)
+    good, bad, other = rows(bench)
+    assert bad['error'].startswith(sentence)
+    assert (bad['kind'], 'latency_ms' in bad, bad['device']) == ('failed', False, 'here')
+    assert good['samples'] == other['samples'] == 14
+    _, _, line, _, *_ = as_text([good, bad, other], 0.01).splitlines()
+    assert sentence in line
+
+
+def test_where_the_first_row_failed_there_are_no_ratios(subject):
+    bench = Benchmark([subject], backends=['nan', 'eager'])
+    bench.run(QUICK)
+    assert rows(bench)[1]['ratio'] is None
+
+
+def test_too_little_memory_for_one_batch(subject):
+    bench = Benchmark([subject], batches=[10**10, 1])
+    bench.run(QUICK)
+    big, small = rows(bench)
+    assert big['error'] == 'out of memory when 7152.6 GiB were asked for'
+    assert small['samples'] == 14
+
+
+def test_a_row_says_whether_its_median_is_known(subject):
+    bench = Benchmark([subject])
+    for round_ms in (1.0, 2.0, 1.1, 1.9, 1.2, 1.8):
+        bench.measurement.rounds += 1
+        bench.measurement.add(0, [round_ms, round_ms])
+    (row,) = rows(bench)
+    assert (row['precise'], row['interval_ms']) == (False, [1.0, 2.0])
+    assert '33.3% !' in as_text([row], 0.01)
+    assert as_text([row], 0.01).endswith('or --max-seconds too few')
+    (row,) = rows(bench, precision=0.5)
+    assert row['precise']
+    assert '!' not in as_text([row], 0.5)
+
+
+def test_numbers_of_known_samples(subject):
+    bench = Benchmark([subject], batches=[2])
+    bench.measurement.rounds = 1
+    bench.measurement.add(0, [float(ms) for ms in range(1, 102)])
+    (row,) = rows(bench)
+    assert (row['latency_ms'], row['mean_ms'], row['iqr_ms']) == (51, 51, 50)
+    assert (row['p90_ms'], row['p99_ms'], row['samples']) == (91, 100, 101)
+    assert row['images_per_second'] == pytest.approx(2000 / 51)
+    assert row['interval_ms'] == [None, None]  # of one round nothing follows
+
+
+def test_what_was_not_reached_before_an_interruption_says_so(subject):
+    (row,) = rows(Benchmark([subject]))
+    assert row['error'] == 'interrupted before it was measured'
+
+
+def test_csv_has_every_field_in_a_column_of_its_own(subject):
+    bench = Benchmark([subject], backends=['eager', 'nan'])
+    bench.run(QUICK)
+    titles, good, bad = as_csv(rows(bench)).splitlines()
+    assert 'latency_ms' in titles.split(',') and 'error' in titles.split(',')
+    assert good.count(',') == bad.count(',') == titles.count(',')
+
+
+def test_only_some_backends_run_onnx_files(tmp_path):
+    path = tmp_path / 'net.onnx'
+    torch.onnx.export(nn.Conv2d(3, 4, 1).eval(), (torch.ones(1, 3, 8, 8),), path, dynamo=False)
+    file = Subject('net.onnx', OnnxFile.load(str(path)), (3, 8, 8), 16, 768)
+    with pytest.raises(ConfigError, match='run by onnxruntime, openvino, tensorrt, not by eager'):
+        Benchmark([file], backends=['eager'])
+    assert [job.backend for job in Benchmark([file]).jobs] == ['onnxruntime']
+    bench = Benchmark([file], backends=['eager', 'onnxruntime'])
+    bench.run(QUICK)
+    assert [row['backend'] for row in rows(bench)] == ['onnxruntime']
+    assert rows(bench)[0]['samples'] == 14
+
+
+def test_progress_names_what_is_being_done(subject):
+    said = []
+    Benchmark([subject]).run(QUICK, lambda done, doing: said.append((done, doing)))
+    assert said[0] == (0.0, 'preparing net (eager, batch 1)')
+    assert said[-1] == (1.0, 'measuring')
+
+
+def test_networks_are_timed_without_more_ado():
+    space = SearchSpace.from_dict(
+        dict(
+            name='tiny',
+            resolution=4,
+            in_channels=1,
+            stem=dict(out_channels=4, stride=1),
+            stages=[dict(width=4, stride=2, depth=1, kernels=[3], granularity=8)],
+            tail=dict(num_classes=2),
+        )
+    )
+    result = measure_networks([space.largest()] * 2, batch=2, protocol=QUICK)
+    assert result.timing(0).latency_ms > 0
+    assert result.timing(1).samples == 14
