@@ -36,6 +36,7 @@ setup(
         'det': requirements('mm', 'det'),
         'distill': requirements('mm', 'distill'),
         'export': requirements('mm', 'export'),
+        'backends': requirements('mm', 'export', 'backends'),
         'demo': requirements('mm', 'demo'),
         'test': requirements('mm', 'det', 'distill', 'export', 'demo', 'test'),
     },
