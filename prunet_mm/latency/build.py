@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
-from prunet_mm.errors import ConfigError
+from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency.backends import BACKENDS
+from prunet_mm.latency.benchmark import NO_MEMORY
 from prunet_mm.latency.chains import MOST, anchor_block, blocks, places, random_chains
+from prunet_mm.latency.conditions import conditions
 from prunet_mm.latency.device import device_name, require_device, software
 from prunet_mm.latency.drift import drifts, without_drift
 from prunet_mm.latency.journal import Journal, Visit
@@ -117,7 +119,8 @@ def build_table(
 
     Raises:
         ConfigError: There is no such device or backend here, or the journal is of another plan.
-        PrunetError: The journal cannot be read or written.
+        PrunetError: The journal cannot be read or written; a block on that backend computes
+            something else than in eager; there is not enough memory.
     """
     plan.require()
     stopwatch = stopwatch or stopwatch_for(plan.device, plan.threads)
@@ -126,9 +129,16 @@ def build_table(
         with deployed(plan.device, plan.threads):
             stops = _Stops(plan)
             measure_rounds(stops.draw, stops.anchor, kept, protocol, stopwatch, progress, clock)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            raise PrunetError(
+                f'{plan.device} is out of memory: measure with a batch below {plan.batch}'
+            ) from error
+        raise
     finally:
         kept.close()
-    return _table(plan, kept.visits, asdict(protocol) | dict(clock=stopwatch.name))
+    how = dict(clock=stopwatch.name, conditions=conditions(plan.device))
+    return _table(plan, kept.visits, asdict(protocol) | how)
 
 
 class _Stops:

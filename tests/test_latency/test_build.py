@@ -3,8 +3,9 @@ import random
 
 import pytest
 
-from prunet_mm.errors import ConfigError
+from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency import LatencyTable, pool
+from prunet_mm.latency.backends.eager import Eager
 from prunet_mm.latency.build import Plan, build_table
 from prunet_mm.latency.measure import Protocol
 from prunet_mm.latency.pool import Pool
@@ -277,3 +278,21 @@ def test_blocks_are_timed_in_a_compiled_backend_too(space):
     table = build_table(plan, QUICK)
     assert table.backend == 'torchscript'
     assert LatencyTable.from_dict(table.to_dict()).digest == table.digest
+
+
+def test_a_block_that_computes_something_else_is_refused(plan, monkeypatch):
+    monkeypatch.setattr(Eager, 'prepare', lambda self, model, inputs, dtype: lambda x: 2 * model(x))
+    with pytest.raises(PrunetError, match=r'^irb 4->4 .* px on eager: the output is .* away from'):
+        build_table(plan, QUICK)
+
+
+@pytest.mark.parametrize(
+    'error', [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes")]
+)
+def test_no_memory_is_one_sentence(plan, monkeypatch, error):
+    def prepare(*args):
+        raise error
+
+    monkeypatch.setattr(Eager, 'prepare', prepare)
+    with pytest.raises(PrunetError, match='cpu is out of memory: measure with a batch below 2'):
+        build_table(plan, QUICK)
