@@ -5,6 +5,7 @@ _base_ = [
     '../_base_/det_runtime.py',
 ]
 
+norm_cfg = dict(type='BN')
 model = dict(
     # mean and standard deviation of the training images
     data_preprocessor=dict(mean=[127.6, 127.0, 127.6], std=[56.2, 56.4, 56.0]),
@@ -14,12 +15,15 @@ model = dict(
         arch='{{ fileDirname }}/prunet_digits.json',
         out_indices=(2, 3, 4),  # strides 8, 16 and 32
     ),
-    neck=dict(in_channels=[48, 80, 128], out_channels=48, start_level=0, num_outs=3),
+    neck=dict(
+        in_channels=[48, 96, 160], out_channels=64, start_level=0, num_outs=3, norm_cfg=norm_cfg
+    ),
     bbox_head=dict(
         num_classes=10,
-        in_channels=48,
-        feat_channels=48,
+        in_channels=64,
+        feat_channels=64,
         stacked_convs=2,
+        norm_cfg=norm_cfg,
         # digits have 9 to 60 px, and are higher than wide
         anchor_generator=dict(octave_base_scale=1.5, ratios=[1.0, 1.7, 2.6], strides=[8, 16, 32]),
     ),

@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', default='data/digits_coco', help='the folder (default: %(default)s)'
     )
-    for split, count in dict(train=2000, val=300).items():
+    for split, count in dict(train=6000, val=300).items():
         parser.add_argument(
             f'--{split}',
             type=int,
