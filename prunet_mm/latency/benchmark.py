@@ -23,8 +23,8 @@ from prunet_mm.latency.measure import (
     measure,
     stopwatch_for,
 )
-from prunet_mm.latency.network import build_deployed_network, random_images, random_inputs
-from prunet_mm.latency.targets import Subject, one_line
+from prunet_mm.latency.network import random_inputs
+from prunet_mm.latency.targets import Subject, load_spec, one_line
 from prunet_mm.spec import NetworkSpec
 
 PROTOCOL = Protocol(visit_ms=20, max_seconds=20)
@@ -193,32 +193,32 @@ def measure_networks(
     device: str = 'cpu',
     batch: int = 1,
     threads: int = 1,
+    backend: str = 'eager',
+    dtype: str = 'float32',
     protocol: Protocol = PROTOCOL,
-    progress: Callable[[float], None] = lambda done: None,
 ) -> Measurement:
-    """Times networks with random weights in eager, taking turns.
+    """Times networks with random weights, taking turns.
 
     Args:
         specs: The networks; each gets images of its own resolution.
         device: 'cpu', 'cuda' or 'cuda:N'.
         batch: Images per pass.
         threads: CPU threads.
+        backend: A key of `BACKENDS`.
+        dtype: What to compute in: 'float32', 'float16' or 'bfloat16'.
         protocol: How long to measure.
-        progress: Gets the part that is done, from 0 to 1.
 
     Returns:
         The samples; the label of a network is its index in ``specs``.
 
     Raises:
-        ConfigError: There is no such device here.
+        ConfigError: There is no such device here, or the backend is not installed.
+        PrunetError: A network cannot be run so; says why.
     """
-    require_device(device)
-    with deployed(device, threads):
-        targets = [
-            Target(
-                [(index, build_deployed_network(spec, device))],
-                random_images(spec, batch, device),
-            )
-            for index, spec in enumerate(specs)
-        ]
-        return measure(lambda: targets, protocol, stopwatch_for(device, threads), progress)
+    subjects = [load_spec(spec) for spec in specs]
+    bench = Benchmark(subjects, device, [backend], dtype, [batch], threads)
+    bench.run(protocol)
+    for job in bench.jobs:
+        if job.error:
+            raise PrunetError(f'{job}: {job.error}')
+    return bench.measurement

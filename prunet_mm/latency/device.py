@@ -69,7 +69,11 @@ def software(device: str, backends: Iterable[str] = ()) -> dict[str, str]:
         platform=f'{platform.system()} {platform.machine()}',
     )
     if device != 'cpu':
-        versions |= dict(cuda=torch.version.cuda, cudnn=str(torch.backends.cudnn.version()))
+        versions |= dict(
+            cuda=torch.version.cuda,
+            cudnn=str(torch.backends.cudnn.version()),
+            tf32='on' if torch.backends.cudnn.allow_tf32 else 'off',  # in float32 convolutions
+        )
     for name in backends:
         versions |= BACKENDS[name].versions()
     return versions

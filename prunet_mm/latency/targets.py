@@ -29,7 +29,7 @@ FOLDED = 1e-3
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A target, ready to be timed.
 
@@ -128,8 +128,8 @@ def _hint(name: str, names: list[str]) -> str:
     return f'; did you mean {", ".join(close)}?' if close else ''
 
 
-def _load_spec(name: str, part: str, size: Size | None) -> Subject:
-    spec = NetworkSpec.load(name) if name.endswith('.json') else load_zoo(name)
+def load_spec(spec: NetworkSpec, part: str = MODEL, size: Size | None = None) -> Subject:
+    """The same for a network that is not on a command line."""
     if part == BACKBONE:
         spec = spec.model_copy(update=dict(tail=None))
     height, width = size or (spec.resolution,) * 2
@@ -138,6 +138,11 @@ def _load_spec(name: str, part: str, size: Size | None) -> Subject:
         return _subject(spec.name, build_network(spec), shape)
     spec = spec.model_copy(update=dict(resolution=height))
     return _subject(spec.name, build_network(spec), shape, spec)
+
+
+def _load_spec(name: str, part: str, size: Size | None) -> Subject:
+    spec = NetworkSpec.load(name) if name.endswith('.json') else load_zoo(name)
+    return load_spec(spec, part, size)
 
 
 def _load_config(path: str, part: str, size: Size | None) -> Subject:

@@ -11,7 +11,9 @@ import mmcv
 from mmengine.dist import all_reduce_params, is_distributed
 
 from prunet_mm.engine.checkpoint import save_checkpoint_file
+from prunet_mm.errors import ConfigError
 from prunet_mm.latency import LatencyTable
+from prunet_mm.latency.backends import require
 from prunet_mm.latency.benchmark import measure_networks
 from prunet_mm.latency.measure import Timing
 from prunet_mm.search.budget import Repair, Row, repair
@@ -128,7 +130,7 @@ def conclude(runner) -> Result:
 
 
 def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Timing | None:
-    """Measure a network as the latency table was measured, if this is the table's device.
+    """Measure a network as the latency table was measured, where that can be done.
 
     In a process of its own, since what a process did before changes what its memory costs.
 
@@ -140,8 +142,13 @@ def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Tim
     device = latency.get('device', 'cpu')
     if table.kind != 'measured' or not is_here(table, device):
         return None
+    try:
+        require([table.backend], device, table.dtype)
+    except ConfigError:  # not installed any more
+        return None
+    settings = device, table.batch, table.threads, table.backend, table.dtype
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        return pool.submit(_measure, spec, device, table.batch, table.threads).result()
+        return pool.submit(_measure, spec, *settings).result()
 
 
 def _measure(spec: NetworkSpec, *settings) -> Timing:

@@ -62,6 +62,8 @@ def test_the_device_of_the_table_measures_the_network(searched, make_table, tmp_
     assert finish.measure_subnet(spec, searched.model.table, searched.model.latency) is None
     here = make_table(device=device_name('cpu'))
     assert finish.measure_subnet(spec, here, dict(device='cpu')).latency_ms > 0
+    elsewhere = make_table(device=device_name('cpu'), backend='cuda-graph')
+    assert finish.measure_subnet(spec, elsewhere, dict(device='cpu')) is None
     estimated = make_table(device=device_name('cpu'), kind='estimated')
     assert finish.measure_subnet(spec, estimated, dict(device='cpu')) is None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from prunet_mm.errors import ConfigError
 from prunet_mm.latency.backends.base import Backend
 from prunet_mm.latency.backends.channels_last import ChannelsLast
 from prunet_mm.latency.backends.cuda_graph import CudaGraph
@@ -30,6 +31,12 @@ __all__ = ['BACKENDS', 'Backend', 'require']
 
 
 def require(names: Iterable[str], device: str, dtype: str = 'float32') -> None:
-    """Refuses backends that this machine cannot run; see `Backend.require`."""
+    """Refuses backends that do not exist or that this machine cannot run.
+
+    Raises:
+        ConfigError: See `Backend.require`.
+    """
     for name in names:
+        if name not in BACKENDS:
+            raise ConfigError(f'no backend "{name}", known are {", ".join(BACKENDS)}')
         BACKENDS[name].require(device, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from prunet_mm.errors import ConfigError
+from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency.backends.base import Backend
 from prunet_mm.latency.backends.onnx_model import OnnxFile, onnx_bytes
 
@@ -43,9 +43,13 @@ class OnnxRuntime(Backend):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors
+        provider = _provider(self.device)
+        number = {} if self.device == 'cpu' else dict(device_id=inputs[0].device.index)
         session = onnxruntime.InferenceSession(
-            onnx_bytes(model, inputs, dtype), options, providers=[_provider(self.device)]
+            onnx_bytes(model, inputs, dtype), options, providers=[(provider, number)]
         )
+        if provider not in session.get_providers():  # without an error it takes the CPU instead
+            raise PrunetError(f'onnxruntime cannot start its {provider}: see what it printed')
         name = session.get_inputs()[0].name
         # Once with arrays, to see the outputs' shapes.
         arrays = session.run(None, {name: inputs[0].cpu().numpy()})
