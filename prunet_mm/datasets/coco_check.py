@@ -54,6 +54,25 @@ def annotation_file(dataset: Mapping) -> Path:
     return Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
 
 
+def class_names(dataset: Mapping) -> Sequence[str]:
+    """The classes of a `CocoDataset` by its config: its own, or COCO's.
+
+    Raises:
+        DataError: They are no list.
+    """
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        from mmdet.datasets import CocoDataset
+
+        return CocoDataset.METAINFO['classes']
+    if isinstance(classes, str):
+        raise DataError(
+            f'metainfo.classes is the text {classes!r}: write a list of names, such as '
+            f'({classes!r},)'
+        )
+    return classes
+
+
 def require_annotations(dataset: Mapping) -> None:
     """Refuses annotations with which a training or an evaluation would fail; warns of odd ones.
 
@@ -83,7 +102,7 @@ def check_annotations(dataset: Mapping, open_images: bool = False) -> Report:
     """
     report = Report(annotation_file(dataset))
     try:
-        content, classes = _read(report.path), _classes(dataset)
+        content, classes = _read(report.path), class_names(dataset)
     except DataError as error:
         report.errors.append(str(error))
         return report
@@ -113,20 +132,6 @@ def _read(path: Path) -> dict[str, list[dict]]:
         if not entries and key != 'annotations':
             raise DataError(f'{path}: has no {key}: the list of them is empty')
     return content
-
-
-def _classes(dataset: Mapping) -> Sequence[str]:
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if classes is None:
-        from mmdet.datasets import CocoDataset
-
-        return CocoDataset.METAINFO['classes']
-    if isinstance(classes, str):
-        raise DataError(
-            f'metainfo.classes is the text {classes!r}: write a list of names, such as '
-            f'({classes!r},)'
-        )
-    return classes
 
 
 def _check_categories(report: Report, categories: list[dict], classes: Sequence[str]) -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from prunet_mm.datasets.coco_check import annotation_file, is_coco, require_annotations
-from prunet_mm.errors import DataError
+from prunet_mm.datasets.coco_check import (
+    annotation_file,
+    class_names,
+    is_coco,
+    require_annotations,
+)
+from prunet_mm.errors import ConfigError, DataError
 
 EMBEDDED = "scikit-learn's digits need no files: see configs/search/prunet_digits.py"
 EMBEDDED_SCENES = (
@@ -26,12 +31,14 @@ def require_data(cfg: Mapping, *splits: str) -> None:
     Raises:
         DataError: A folder is missing or empty, an annotation file is missing or, in COCO's format,
             does not fit (`require_annotations`), or it is not the one that is evaluated.
+        ConfigError: The detector tells another number of classes apart than the data set.
     """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         for dataset in unwrapped(loader['dataset']) if loader else ():
             require_files(dataset, cfg.get('data_layout'))
             if is_coco(dataset):
+                require_num_classes(cfg.get('model') or {}, dataset)
                 require_same_file(dataset, split, cfg.get(f'{split}_evaluator'))
                 require_annotations(dataset)
 
@@ -88,6 +95,26 @@ def require_same_file(dataset: Mapping, split: str, evaluators: list | Mapping |
                 f'{split}_evaluator.ann_file is {evaluated}, but {split}_dataloader reads {read}: '
                 'name the same file'
             )
+
+
+def require_num_classes(model: Mapping, dataset: Mapping) -> None:
+    """Checks that a detector's head has as many classes as a data set.
+
+    Args:
+        model: Config of a detector, or of a search that holds one; others are taken to fit.
+        dataset: Config of a `CocoDataset`.
+
+    Raises:
+        ConfigError: Names both numbers.
+    """
+    head = (model.get('architecture') or model).get('bbox_head')
+    found = head.get('num_classes') if isinstance(head, Mapping) else None
+    expected = len(class_names(dataset))
+    if found not in (None, expected):
+        raise ConfigError(
+            f'bbox_head.num_classes is {found}, but the data set has {expected} classes '
+            '(metainfo.classes)'
+        )
 
 
 def _missing(problem: str, dataset: Mapping, layout: str | None) -> DataError:

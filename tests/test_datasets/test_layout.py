@@ -3,7 +3,7 @@ import json
 import pytest
 
 from prunet_mm.datasets.layout import require_data, unwrapped
-from prunet_mm.errors import DataError
+from prunet_mm.errors import ConfigError, DataError
 
 LAYOUT = 'data/train/CLASS/IMAGE.jpg'
 
@@ -97,3 +97,17 @@ def test_predictions_are_compared_with_the_annotations_of_their_images(root):
     evaluator = [dict(type='CocoMetric', ann_file=f'{root}/empty/../val.json')]
     with pytest.raises(DataError, match='has no images'):
         require_data(config('val', evaluator, **dataset), 'val')
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, lambda model: dict(architecture=model)])
+def test_a_head_with_another_number_of_classes_is_refused(root, wrap):
+    (root / 'train.json').touch()
+    metainfo = dict(classes=('cat', 'dog'))
+    dataset = dict(type='CocoDataset', data_root=str(root), ann_file='train.json')
+    cfg = config(metainfo=metainfo, **dataset)
+    cfg['model'] = wrap(dict(bbox_head=dict(num_classes=80)))
+    with pytest.raises(ConfigError, match='num_classes is 80, but the data set has 2 classes'):
+        require_data(cfg, 'train')
+    cfg['model'] = wrap(dict(bbox_head=dict(num_classes=2)))
+    with pytest.raises(DataError, match='is not JSON'):
+        require_data(cfg, 'train')
