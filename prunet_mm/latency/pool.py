@@ -42,7 +42,8 @@ class Pool:
         self.dtype = getattr(torch, dtype)
         self.batch = batch
         self.ready: dict[BlockKey | int, Callable] = {}
-        self.left = free_bytes(backend.device) // 2
+        self.reserve = free_bytes(backend.device) // 2
+        self.kept = 0
 
     def block(self, key: BlockKey) -> Callable:
         """What runs a block: maps (batch, in, H, W) to its output."""
@@ -77,11 +78,19 @@ class Pool:
             raise PrunetError(f'{name} on {self.backend.name}: {error}') from error
         if not isinstance(ready, SelfTimed):
             ready(converted)  # TorchScript watches the first call, and compiles in the second
-        size = sum(weight.nbytes for weight in module.parameters())
-        if size <= self.left:
-            self.left -= size
+        if self._fits(sum(weight.nbytes for weight in module.parameters())):
             self.ready[key] = ready
         return ready
+
+    def _fits(self, size: int) -> bool:
+        """Whether what was just prepared, of that many bytes of weights, can stay."""
+        if self.backend.device != 'cpu':  # where a graph may take more than its weights
+            return free_bytes(self.backend.device) >= self.reserve
+        # Here the system lends what is free to files, so that it says little later on.
+        if self.kept + size > self.reserve:
+            return False
+        self.kept += size
+        return True
 
 
 def free_bytes(device: str) -> int:
