@@ -119,7 +119,7 @@ def as_text(rows: Sequence[Record], precision: float, table_kind: str | None = N
             lines[at] += f'  {row["error"]}'
     if any(row['kind'] != FAILED and not row['precise'] for row in rows):
         lines.append(
-            f'! not known to {precision:.2%}: a restless machine, or --max-seconds too few'
+            f'! not known to {precision:.2%}: a restless machine, or too few --max-seconds'
         )
     return '\n'.join(lines)
 

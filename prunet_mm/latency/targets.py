@@ -146,7 +146,7 @@ def _load_spec(name: str, part: str, size: Size | None) -> Subject:
 
 
 def _load_config(path: str, part: str, size: Size | None) -> Subject:
-    return _load_cfg(path, load_config(path), part, size)
+    return _load_cfg(Path(path).stem, load_config(path), part, size)
 
 
 def _load_mmpretrain(name: str, part: str, size: Size | None) -> Subject:
@@ -184,9 +184,8 @@ def _load_cfg(name: str, cfg, part: str, size: Size | None) -> Subject:
 def _load_timm(name: str, part: str, size: Size | None) -> Subject:
     import timm
 
-    model = timm.create_model(name).eval()
-    if part == BACKBONE:
-        model.reset_classifier(0, '')
+    options = dict(features_only=True, out_indices=(-1,)) if part == BACKBONE else {}
+    model = timm.create_model(name, **options).eval()
     channels, *own = model.pretrained_cfg['input_size']
     return _subject(name, model, (channels, *(size or own)))
 
@@ -196,7 +195,7 @@ def _load_onnx(path: str, part: str, size: Size | None) -> Subject:
         raise ConfigError(f'{path}: an ONNX file is timed as a whole: leave --part out')
     file = OnnxFile.load(path)
     shape = file.shape(size)
-    return Subject(path, file, shape, file.params(), file.macs(shape))
+    return Subject(Path(path).name, file, shape, file.params(), file.macs(shape))
 
 
 _FILES = {'.py': _load_config, '.json': _load_spec, '.onnx': _load_onnx}

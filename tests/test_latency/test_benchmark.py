@@ -131,7 +131,7 @@ def test_a_row_says_whether_its_median_is_known(subject):
     (row,) = rows(bench)
     assert (row['precise'], row['interval_ms']) == (False, [1.0, 2.0])
     assert '33.3% !' in as_text([row], 0.01)
-    assert as_text([row], 0.01).endswith('or --max-seconds too few')
+    assert as_text([row], 0.01).endswith('or too few --max-seconds')
     (row,) = rows(bench, precision=0.5)
     assert row['precise']
     assert '!' not in as_text([row], 0.5)
