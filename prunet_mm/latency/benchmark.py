@@ -125,6 +125,7 @@ class Benchmark:
                     targets[index] = self._target(index, job, *given[key])
                 except Exception as error:  # models and backends may raise anything
                     self._fail(index, error)
+            given.clear()
             measure(
                 lambda: list(targets.values()),
                 protocol,
@@ -145,10 +146,8 @@ class Benchmark:
         return images, list(tensors(backend.prepare(model, [x], torch.float32)(x)))
 
     def _target(self, index: int, job: Job, images: list[Tensor], expected: list[Tensor]) -> Target:
-        backend, dtype = (
-            BACKENDS[job.backend](self.device, self.threads),
-            getattr(torch, self.dtype),
-        )
+        backend = BACKENDS[job.backend](self.device, self.threads)
+        dtype = getattr(torch, self.dtype)
         inputs = [backend.convert(image, dtype) for image in images]
         call = backend.prepare(job.subject.model, inputs, dtype)
         # The last one, since some backends have seen the first already.

@@ -100,19 +100,12 @@ def as_text(rows: Sequence[Record], precision: float, table_kind: str | None = N
     ]
     if table_kind:
         titles += [f'{table_kind} table [ms]', 'table : median']
-    cells = [
-        [*map(str, (row['target'], row['backend'], row['batch'])), *_cells(row)] for row in rows
-    ]
-    for row, line in zip(rows, cells, strict=True):
+    cells = []
+    for row in rows:
+        line = [row['target'], row['backend'], str(row['batch']), *_cells(row)]
         if table_kind and row['kind'] != FAILED:
-            predicted_ms = row['predicted_ms']
-            known = predicted_ms is not None
-            line += (
-                [f'{predicted_ms:.3f}', f'{predicted_ms / row["latency_ms"]:.3f}']
-                if known
-                else '--'
-            )
-        line += [''] * (len(titles) - len(line))
+            line += _predicted(row)
+        cells.append(line + [''] * (len(titles) - len(line)))
     lines = text_table([titles, *cells]).splitlines()
     for at, row in enumerate(rows, 1):
         if row['kind'] == FAILED:
@@ -141,6 +134,13 @@ def _cells(row: Record) -> list[str]:
         '' if row['ratio'] is None else f'{row["ratio"]:.3f}',
         '' if low is None else f'{low:.3f}-{high:.3f}',
     ]
+
+
+def _predicted(row: Record) -> list[str]:
+    predicted_ms = row['predicted_ms']
+    if predicted_ms is None:
+        return ['-', '-']
+    return [f'{predicted_ms:.3f}', f'{predicted_ms / row["latency_ms"]:.3f}']
 
 
 def as_json(rows: Sequence[Record]) -> str:
