@@ -148,9 +148,9 @@ def onnx_bytes(model, inputs: Sequence, dtype) -> bytes:
         return model.fixed(inputs[0].shape).SerializeToString()
     import torch
 
-    x, file = inputs[0].to('cpu', dtype), io.BytesIO()
+    x = inputs[0].to('cpu', dtype)
     model = copy.deepcopy(model).to('cpu', dtype)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter('ignore')
-        torch.onnx.export(model, (x,), dynamo=True, verbose=False).save(file)
-    return file.getvalue()
+        program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
+    return program.model_proto.SerializeToString()
