@@ -10,7 +10,7 @@ import numpy as np
 from prunet_mm.latency.journal import Visit
 from prunet_mm.latency.measure import Measurement
 
-WINDOW = 100
+WINDOW = 50
 
 
 def drifts(visits: Sequence[Visit]) -> np.ndarray:

@@ -80,7 +80,7 @@ def plot_validation(table: LatencyTable, path: str | os.PathLike) -> None:
     ends = np.array(
         [min(found.measured_ms + found.predicted_ms), max(found.measured_ms + found.predicted_ms)]
     )
-    ends = ends * [0.95, 1.05]
+    ends = ends * [0.9, 1.1]
     axes.fill_between(
         ends, 0.95 * ends, 1.05 * ends, color='#0072B2', alpha=0.12, lw=0, label='5 %'
     )
@@ -94,8 +94,8 @@ def plot_validation(table: LatencyTable, path: str | os.PathLike) -> None:
         ylabel=f'predicted by the {table.kind} table [ms]',
     )
     axes.legend(loc='upper left', frameon=False)
-    summary = found.describe().replace(': ', ':\n', 1)
-    axes.set_title(f'{table.describe()}\n{summary}', fontsize=7, loc='left')
+    title = '\n'.join(text.replace(': ', ':\n', 1) for text in (table.describe(), found.describe()))
+    axes.set_title(title, fontsize=7, loc='left')
     image = io.BytesIO()
     figure.savefig(image, format='png')
     write_atomic(path, image.getvalue())
