@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--full',
         action='store_true',
-        help='measure every hidden width; by default two of three are measured, the smallest and '
+        help='measure every hidden width; by default four of five are measured, the smallest and '
         'the largest among them, and the others are interpolated',
     )
     parser.add_argument(

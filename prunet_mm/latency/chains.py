@@ -10,7 +10,7 @@ import numpy as np
 
 from prunet_mm.spec import BlockKey, SearchSpace
 
-MOST = 2 / 3
+MOST = 0.8
 
 Place = tuple[BlockKey, ...]
 

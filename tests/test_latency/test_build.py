@@ -208,7 +208,7 @@ def test_a_session_on_a_slower_machine_changes_nothing(build, tmp_path):
     [
         (dict(batch=3), 'batch was 2 and is 3 now'),
         (dict(backend='torchscript'), 'backend was eager and is torchscript now'),
-        (dict(widths=1.0), 'widths was 0.6666666666666666 and is 1.0 now'),
+        (dict(widths=1.0), 'widths was 0.8 and is 1.0 now'),
         (dict(validate=2), 'validate was 8 and is 2 now'),
         (dict(space='another'), 'space is another now'),
     ],

@@ -2,13 +2,13 @@ import random
 
 import pytest
 
-from prunet_mm.latency.chains import anchor_block, blocks, places, random_chains, spread
+from prunet_mm.latency.chains import MOST, anchor_block, blocks, places, random_chains, spread
 
 
 def test_by_default_ends_and_most_widths_between_are_measured():
     widths = tuple(range(8, 385, 8))
-    some = spread(widths, 2 / 3)
-    assert (len(some), some[0], some[-1]) == (32, 8, 384)
+    some = spread(widths, MOST)
+    assert (len(some), some[0], some[-1]) == (39, 8, 384)
     assert set(some) <= set(widths)
     assert max(b - a for a, b in zip(some, some[1:], strict=False)) == 16  # never two left out
 
