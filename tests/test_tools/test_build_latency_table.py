@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from prunet_mm.engine.cli import load_config
 from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.measure import CpuStopwatch
 from prunet_mm.spec import SearchSpace
@@ -174,6 +175,13 @@ def test_bad_input_is_one_sentence(tool, config, tmp_path, monkeypatch, settings
     assert sentence in err
     assert 'Traceback' not in err
     assert os.listdir(tmp_path) == ['config.py']
+
+
+def test_the_slice_of_the_v100s_space_differs_in_nothing_but_the_images(root):
+    paths = root / 'configs/search/prunet_v100.py', root / 'benchmarks/configs/v100_64px.py'
+    whole, part = (SearchSpace.from_dict(load_config(path).space) for path in paths)
+    assert (whole.resolution, part.resolution) == (224, 64)
+    assert part.model_copy(update=dict(resolution=224)) == whole
 
 
 def test_help_imports_no_torch(run_python):
