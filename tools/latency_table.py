@@ -79,8 +79,8 @@ def kind_rows(table: LatencyTable) -> list[tuple[str, ...]]:
                 op,
                 str(len(entries)),
                 f'{min(latency_ms):.4g} - {max(latency_ms):.4g}',
-                f'{spread:.1%}',
-                f'{min(samples)} - {max(samples)}',
+                f'{spread:.1%}' if max(samples) else '',
+                f'{min(samples)} - {max(samples)}' if max(samples) else 'none',
             )
         )
     return rows
@@ -95,7 +95,7 @@ def width_rows(table: LatencyTable) -> list[tuple[str, ...]]:
     rows = []
     for key, (widths, _) in table.curves.items():
         if len(widths) > 1:
-            step = int(np.gcd.reduce(np.diff(widths)))
+            step = int(np.gcd.reduce(widths))  # a space's grid starts with its step
             grid = range(int(widths[0]), int(widths[-1]) + 1, step)
             between = [w for w in grid if table.is_interpolated(key._replace(hidden=w))]
             ends, part = f'{widths[0]} - {widths[-1]}', f'{len(widths)} of {len(grid)}'

@@ -79,6 +79,12 @@ def test_an_estimate_is_never_called_measured(tool, table_file):
     assert 'measured' not in out
 
 
+def test_a_table_of_the_ends_alone_is_interpolated_in_between(tool, table_file):
+    path = table_file('a', {IRB: 1.0, IRB._replace(hidden=64): 2.0})
+    _, out, _ = tool('show', path)
+    assert '8 - 64 2 of 8 16-56 step 8' in ' '.join(out.split())
+
+
 def test_a_merged_table_shows_what_it_is_of(tool, table_file, tmp_path):
     parts = table_file('a', {IRB: 1.0}), table_file('b', {CONV: 2.0, IRB: 1.1}, software={})
     code, out, _ = tool('merge', *parts, '--out', tmp_path / 'new/both.json')
