@@ -31,16 +31,16 @@ model = dict(
 )
 
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05), clip_grad=dict(max_norm=10)
+    optimizer=dict(type='AdamW', lr=4e-3, weight_decay=0.05), clip_grad=dict(max_norm=10)
 )
 param_scheduler = [
     dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=100),
     dict(type='CosineAnnealingLR', by_epoch=False),
 ]
-train_cfg = dict(by_epoch=False, max_iters=1500, val_interval=500)
+train_cfg = dict(by_epoch=False, max_iters=2500, val_interval=500)
 val_cfg = dict()
 test_cfg = dict()
-auto_scale_lr = dict(base_batch_size=16)
+auto_scale_lr = dict(base_batch_size=8)
 
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
 log_processor = dict(by_epoch=False)
