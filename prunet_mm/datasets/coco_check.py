@@ -22,6 +22,7 @@ ANNOTATION_FIELDS = {'id', 'image_id', 'category_id', 'bbox', 'area'}
 
 NO_BOX = 'are not four finite numbers [left, top, width, height], with a number as their area'
 BEYOND = 'reach beyond their image'
+MISSED = 'so they are left out in training and count as missed in evaluation'
 
 
 @dataclass
@@ -65,10 +66,12 @@ def class_names(dataset: Mapping) -> Sequence[str]:
         from mmdet.datasets import CocoDataset
 
         return CocoDataset.METAINFO['classes']
+    if isinstance(classes, str) and Path(classes).is_file():  # mmengine reads it, too
+        return Path(classes).read_text().splitlines()
     if isinstance(classes, str):
         raise DataError(
-            f'metainfo.classes is the text {classes!r}: write a list of names, such as '
-            f'({classes!r},)'
+            f'metainfo.classes is the text {classes!r}, which is no file with names: write a list '
+            f'of them, such as ({classes!r},)'
         )
     return classes
 
@@ -136,8 +139,12 @@ def _read(path: Path) -> dict[str, list[dict]]:
 
 def _check_categories(report: Report, categories: list[dict], classes: Sequence[str]) -> None:
     names = [category.get('name') for category in categories]
-    if not all(isinstance(c.get('id'), int) and isinstance(c.get('name'), str) for c in categories):
-        report.errors.append(f'{report.path}: every category takes an "id" and a "name"')
+    ids = [category.get('id') for category in categories]
+    types = {type(name) for name in names} | {type(identity) for identity in ids}
+    if types != {int, str} or len(set(ids)) < len(ids):
+        report.errors.append(
+            f'{report.path}: every category takes a "name" and, as its "id", a number of its own'
+        )
     elif missing := [name for name in classes if name not in names]:
         report.errors.append(
             f'{report.path}: has no category {_some(missing)}, while its categories are '
@@ -231,10 +238,10 @@ def _box_problem(annotation: dict, images: dict, categories: dict) -> str | None
         return 'belong to no category and are left out'
     x, y, width, height = box
     if width < 1 or height < 1 or area <= 0:
-        return 'have no area, or a side below a pixel, and are left out'
+        return f'have no area, or a side below a pixel, {MISSED}'
     right, bottom = image['width'], image['height']
     if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
-        return 'lie outside of their image and are left out'
+        return f'lie outside of their image, {MISSED}'
     # Annotators and rounding miss by a pixel.
     if min(x, y) < -1 or x + width > right + 1 or y + height > bottom + 1:
         return BEYOND

@@ -108,11 +108,12 @@ def test_classes_are_cocos_where_the_config_has_none(report, dataset):
     assert 'and 68 more' in found.errors[0]
 
 
-def test_a_text_is_no_list_of_classes(report, dataset):
+def test_a_text_is_no_list_of_classes_but_may_name_a_file_with_one(report, dataset, tmp_path):
     dataset['metainfo']['classes'] = 'cat'
-    assert report().errors == [
-        "metainfo.classes is the text 'cat': write a list of names, such as ('cat',)"
-    ]
+    assert "metainfo.classes is the text 'cat', which is no file" in report().errors[0]
+    (tmp_path / 'classes.txt').write_text('cat\ndog\n')
+    dataset['metainfo']['classes'] = str(tmp_path / 'classes.txt')
+    assert report().boxes == dict(cat=2, dog=1)
 
 
 def test_categories_that_are_no_classes_are_left_out(report, dataset):
@@ -143,7 +144,8 @@ def test_categories_that_are_no_classes_are_left_out(report, dataset):
         ('annotations', 'bbox', [1, 2, 3], '1 of 3 boxes are not four finite numbers'),
         ('annotations', 'bbox', [1, 2, 3, math.nan], 'the first is annotation 1'),
         ('annotations', 'area', '200', 'boxes are not four finite numbers'),
-        ('categories', 'name', None, 'every category takes an "id" and a "name"'),
+        ('categories', 'id', 4, 'every category takes'),
+        ('categories', 'name', None, 'every category takes a "name" and, as its "id"'),
     ],
 )
 def test_entries_that_cannot_be_used(report, content, key, field, value, words):
@@ -157,10 +159,14 @@ def test_entries_that_cannot_be_used(report, content, key, field, value, words):
 @pytest.mark.parametrize(
     ('fields', 'words', 'cats'),
     [
-        (dict(bbox=[10, 10, 0, 10]), 'have no area, or a side below a pixel, and are left out', 1),
+        (
+            dict(bbox=[10, 10, 0, 10]),
+            'have no area, or a side below a pixel, so they are left out',
+            1,
+        ),
         (dict(bbox=[10, 10, 5, -5]), 'have no area', 1),
         (dict(area=0), 'have no area', 1),
-        (dict(bbox=[64, 10, 20, 10]), 'lie outside of their image and are left out', 1),
+        (dict(bbox=[64, 10, 20, 10]), 'lie outside of their image, so they are left out', 1),
         (dict(bbox=[10, -30, 20, 10]), 'lie outside of their image', 1),
         (dict(bbox=[50, 10, 20, 10]), 'reach beyond their image', 2),
         (dict(image_id=9), 'belong to no image', 1),
