@@ -2,10 +2,10 @@
 
     python benchmarks/repeatability.py [TARGET ...] [--runs 20] [--threads 1]
 
-In each run the network is in the comparison twice, and how far the two medians are apart is the
-error of a comparison of two networks that are equally fast. Right after it
-`torch.utils.benchmark.Timer` times the same callable: by the clock that ours are timed by, and by
-its own, which on a busy machine runs while others compute. Needs an idle machine.
+In each run the network is in a comparison twice, and how far the two medians are apart is the error
+of a comparison of two networks that are equally fast. In a second comparison it takes turns with
+`torch.utils.benchmark.Timer`, by the clock that ours are timed by and by its own, which goes on
+while a busy machine computes something else. For an idle machine.
 """
 
 from __future__ import annotations
@@ -14,68 +14,100 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
 
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.latency.backends import BACKENDS
+from prunet_mm.latency.backends.base import SelfTimed
+from prunet_mm.latency.backends.eager import Eager
 from prunet_mm.latency.benchmark import PROTOCOL, Benchmark
 from prunet_mm.latency.conditions import conditions
 from prunet_mm.latency.device import device_name, software
-from prunet_mm.latency.measure import CpuStopwatch, deployed
-from prunet_mm.latency.network import random_inputs
+from prunet_mm.latency.measure import CpuStopwatch
 from prunet_mm.latency.targets import Subject, load_target
 
 TARGETS = ['configs/cls/prunet_digits.json', 'timm:mobilenetv3_small_100', 'prunet_p0']
 RESULT = Path(__file__).parent / 'results/repeatability.json'
 BARS = dict(twice=0.02, timer=0.03)
+SECONDS = 0.05  # of one visit of torch's timer
+
+
+class Timed(SelfTimed):
+    """A callable that torch's timer times, by its own clock or another one."""
+
+    def __init__(self, call: Callable, threads: int, clock: dict[str, Callable]) -> None:
+        self.call, self.threads, self.clock = call, threads, clock
+
+    def __call__(self, x: Any) -> Any:
+        return self.call(x)
+
+    def samples_ms(self, x: Any) -> list[float]:
+        names = dict(call=self.call, x=x)
+        timer = Timer('call(x)', globals=names, num_threads=self.threads, **self.clock)
+        return [1e3 * time for time in timer.blocked_autorange(min_run_time=SECONDS).times]
+
+
+class OwnClock(Eager):
+    """Eager, timed by torch's timer as it is."""
+
+    name = 'timer, own clock'
+
+    def prepare(self, model: torch.nn.Module, inputs: Sequence, dtype: torch.dtype) -> Timed:
+        return Timed(super().prepare(model, inputs, dtype), self.threads, self.clock())
+
+    def clock(self) -> dict[str, Callable]:
+        """What the timer is told of a clock."""
+        return {}
+
+
+class SameClock(OwnClock):
+    """Eager, timed by torch's timer by the clock that ours are timed by."""
+
+    name = 'timer, same clock'
+
+    def clock(self) -> dict[str, Callable]:
+        return dict(timer=CpuStopwatch(self.threads).clock)
+
+
+TIMERS = {backend.name: backend for backend in (SameClock, OwnClock)}
 
 
 def run(subject: Subject, threads: int, max_seconds: float) -> dict:
-    """One run on the CPU: the medians of the network against itself, and those of torch's timer."""
-    bench = Benchmark([subject, subject], threads=threads)
-    bench.run(replace(PROTOCOL, max_seconds=max_seconds))
-    first, second = (bench.measurement.timing(index) for index in (0, 1))
-    return dict(
-        first_ms=first.latency_ms,
-        second_ms=second.latency_ms,
-        rounds=bench.measurement.rounds,
-        uncertainty=bench.measurement.uncertainty,
-        timer_same_clock_ms=timer_ms(subject, threads, CpuStopwatch(threads).clock),
-        timer_own_clock_ms=timer_ms(subject, threads),
-        load=os.getloadavg()[0],
-    )
-
-
-def timer_ms(subject: Subject, threads: int, clock: Callable[[], float] | None = None) -> float:
-    """The median that `torch.utils.benchmark.Timer` finds in a second, in ms."""
-    with deployed('cpu', threads):
-        (x,) = random_inputs((1, *subject.shape), 1)
-        call = BACKENDS['eager']().prepare(subject.model, [x], torch.float32)
-        clock = dict(timer=clock) if clock else {}
-        timer = Timer('call(x)', globals=dict(call=call, x=x), num_threads=threads, **clock)
-        return 1e3 * timer.blocked_autorange(min_run_time=1.0).median
+    """One run on the CPU: how far the network is from itself, and torch's timer from ours."""
+    protocol = replace(PROTOCOL, max_seconds=max_seconds)
+    pair = Benchmark([subject, subject], threads=threads)
+    beside = Benchmark([subject], backends=['eager', *TIMERS], threads=threads)
+    for bench in (pair, beside):
+        bench.run(protocol)
+        if errors := [job.error for job in bench.jobs if job.error]:
+            raise SystemExit(errors[0])
+    first_ms, second_ms = (pair.measurement.timing(index).latency_ms for index in (0, 1))
+    ratios = [beside.measurement.ratio(index, 0)[0] for index in (1, 2)]
+    return {
+        'first_ms': first_ms,
+        'second_ms': second_ms,
+        'twice': second_ms / first_ms - 1,
+        **{name: ratio - 1 for name, ratio in zip(TIMERS, ratios, strict=True)},
+        'rounds': pair.measurement.rounds,
+        'load': os.getloadavg()[0],
+    }
 
 
 def summary(runs: list[dict]) -> dict:
-    """How far apart the medians are, relative: in each run, and torch's against ours over all."""
-    twice = [abs(one['second_ms'] / one['first_ms'] - 1) for one in runs]
-    ours_ms = statistics.median(one[key] for one in runs for key in ('first_ms', 'second_ms'))
-
-    def timer(clock: str) -> float:
-        return statistics.median(one[f'timer_{clock}_clock_ms'] for one in runs) / ours_ms - 1
-
-    return dict(
-        twice_worst=max(twice),
-        twice_median=statistics.median(twice),
-        twice_within=sum(error <= BARS['twice'] for error in twice),
-        timer_same_clock=timer('same'),
-        timer_own_clock=timer('own'),
-    )
+    """Of the differences: the largest between the network and itself, the timers' medians."""
+    twice = [abs(one['twice']) for one in runs]
+    return {
+        'twice_worst': max(twice),
+        'twice_median': statistics.median(twice),
+        'twice_within': sum(error <= BARS['twice'] for error in twice),
+        **{name: statistics.median(one[name] for one in runs) for name in TIMERS},
+    }
 
 
 def main() -> None:
@@ -87,6 +119,7 @@ def main() -> None:
     parser.add_argument('--max-seconds', type=float, default=20.0, help='of one run')
     parser.add_argument('--out', type=Path, default=RESULT)
     args = parser.parse_args()
+    BACKENDS.update(TIMERS)
     result = dict(
         command=f'python benchmarks/repeatability.py --runs {args.runs} --threads {args.threads} '
         f'--max-seconds {args.max_seconds:g}',
@@ -104,11 +137,11 @@ def main() -> None:
             print(subject.name, {name: round(value, 4) for name, value in runs[-1].items()})
         result['targets'][subject.name] = dict(summary(runs), runs=runs)
         found = result['targets'][subject.name]
+        timers = ', '.join(f'{name} {found[name]:+.1%}' for name in TIMERS)
         print(
             f'{subject.name}: two medians of a run differ by {found["twice_worst"]:.1%} at most '
             f'(within {BARS["twice"]:.0%} in {found["twice_within"]} of {args.runs} runs); '
-            f"torch's Timer is {found['timer_same_clock']:+.1%} away by the same clock, "
-            f'{found["timer_own_clock"]:+.1%} by its own',
+            f"torch's against ours: {timers}",
             flush=True,
         )
     write_atomic(args.out, json.dumps(result, indent=2) + '\n')
