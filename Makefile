@@ -32,7 +32,7 @@ demo: $(VENV)/.demo-installed
 	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/demo
 
 test: $(VENV)/.test-installed
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(PY) -m ruff check .
