@@ -1,0 +1,100 @@
+"""How well latency tables predict whole networks, on this machine's CPU with one thread.
+
+    python benchmarks/table_validation.py [NAME ...] [--max-seconds 240]
+
+Builds a table per row with tools/build_latency_table.py: 60 random networks, of which half have no
+part in the fit and are predicted. Tables and scatter plots go to work_dirs/table_validation, the
+results to benchmarks/results/table_validation.json. Needs an idle machine. Whatever
+is interrupted goes on with the same command; tables that are there already are not built again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from prunet_mm.engine.files import write_atomic
+from prunet_mm.latency import LatencyTable
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / 'benchmarks/results/table_validation.json'
+FOLDER = Path('work_dirs/table_validation')
+DIGITS, SLICE = 'configs/search/prunet_digits.py', 'benchmarks/configs/v100_64px.py'
+ROWS = {
+    'digits': [DIGITS],
+    'digits_full': [DIGITS, '--full'],
+    'digits_channels-last': [DIGITS, '--backend', 'channels-last'],
+    'digits_torchscript': [DIGITS, '--backend', 'torchscript'],
+    # Exporting a block takes a second, which counts.
+    'digits_onnxruntime': [DIGITS, '--backend', 'onnxruntime', '--max-seconds', '600'],
+    'v100_64px': [SLICE],
+}
+
+
+def command(name: str, max_seconds: float) -> list[str]:
+    """The command of a row, as one would type it."""
+    options = ['--validate', '60', '--max-seconds', f'{max_seconds:g}']
+    config, *own = ROWS[name]
+    out = ['--out', f'{FOLDER}/{name}.json']
+    return ['python', 'tools/build_latency_table.py', config, *options, *own, *out]
+
+
+def record(name: str, max_seconds: float, load: list[float]) -> dict:
+    """What is kept of a table: all but its entries, and its errors in short."""
+    table = LatencyTable.load(ROOT / FOLDER / f'{name}.json')
+    head = table.to_dict()
+    errors = table.validation.errors
+    return dict(
+        name=name,
+        command=' '.join(command(name, max_seconds)),
+        load=load,
+        blocks=len(head.pop('entries')),
+        mape=round(float(np.abs(errors).mean()), 4),
+        bias=round(float(errors.mean()), 4),
+        worst=round(float(errors[np.abs(errors).argmax()]), 4),
+        kendall_tau=round(table.validation.tau, 4),
+        **head,
+    )
+
+
+def markdown(rows: list[dict]) -> str:
+    """The rows as the table in docs/latency.md."""
+    lines = ['| table | blocks | rounds, s | MAPE | bias | worst | tau |', f'|{"---|" * 7}']
+    for row in rows:
+        rounds, seconds = row['protocol']['rounds'], row['protocol']['seconds']
+        lines.append(
+            f'| {row["name"]} | {row["blocks"]} | {rounds}, {seconds:.0f} | {row["mape"]:.1%} | '
+            f'{row["bias"]:+.1%} | {row["worst"]:+.1%} | {row["kendall_tau"]:.3f} |'
+        )
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Build the tables, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'of {", ".join(ROWS)}; all')
+    parser.add_argument('--max-seconds', type=float, default=240.0, help='per table')
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(ROWS):
+        parser.error(f'no row {", ".join(sorted(unknown))}, known are {", ".join(ROWS)}')
+    done = {row['name']: row for row in json.loads(RESULT.read_text())} if RESULT.exists() else {}
+    for name in args.names or ROWS:
+        if not (ROOT / FOLDER / f'{name}.json').exists():
+            before = os.getloadavg()[0]
+            argv = [sys.executable, *command(name, args.max_seconds)[1:]]
+            subprocess.run(argv, cwd=ROOT, check=True)
+            load = [round(before, 1), round(os.getloadavg()[0], 1)]
+            done[name] = record(name, args.max_seconds, load)
+            rows = [done[name] for name in ROWS if name in done]
+            write_atomic(RESULT, json.dumps(rows, indent=1) + '\n')
+    print(markdown([done[name] for name in ROWS if name in done]))
+
+
+if __name__ == '__main__':
+    main()
