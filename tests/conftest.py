@@ -75,14 +75,18 @@ def synthetic_table():
 def fresh_mmengine_globals():
     """Let no logger, scope or visualizer of one test, or call of this, be found in the next."""
 
-    def forget():
+    def forget(manager):
+        manager._instance_dict.clear()
+        for (
+            kind
+        ) in manager.__subclasses__():  # each class, every visualizer's too, has a dict of its own
+            forget(kind)
+
+    def forget_all():
         if 'mmengine' in sys.modules:
-            from mmengine.logging import MessageHub, MMLogger
-            from mmengine.registry import DefaultScope
-            from mmengine.visualization import Visualizer
+            from mmengine.utils import ManagerMixin
 
-            for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
-                manager._instance_dict.clear()
+            forget(ManagerMixin)
 
-    yield forget
-    forget()
+    yield forget_all
+    forget_all()
