@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from prunet_mm.errors import PrunetError
 from prunet_mm.latency.agreement import check
 from prunet_mm.latency.backends import Backend
 from prunet_mm.latency.backends.base import SelfTimed
+from prunet_mm.latency.memory import available_bytes
 from prunet_mm.latency.network import build_deployed_block, build_deployed_network
 from prunet_mm.latency.table import readable
 from prunet_mm.spec import BlockKey, NetworkSpec
@@ -94,10 +94,7 @@ class Pool:
 
 
 def free_bytes(device: str) -> int:
-    """Memory that nothing uses, in bytes; 2 GiB where the system does not say."""
+    """Memory that can still be had, in bytes; 2 GiB where the system does not say."""
     if device != 'cpu':
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    except (AttributeError, ValueError):  # Windows, macOS
-        return 2 * 2**30
+    return available_bytes() or 2 * 2**30

@@ -5,6 +5,7 @@ import pytest
 from prunet_mm.latency.backends.base import SelfTimed
 from prunet_mm.latency.measure import (
     CpuStopwatch,
+    CudaStopwatch,
     Measurement,
     Protocol,
     Target,
@@ -295,3 +296,63 @@ def test_threads_are_set_and_put_back():
         raise KeyboardInterrupt
     assert torch.get_num_threads() == before
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize('passes', [20, 21, 22, 30, 31])
+def test_when_the_last_one_fails_between_rounds_it_ends(clock, passes):
+    """By then enough rounds are over to ask how well the medians are known."""
+    result = Measurement()
+
+    def fails():
+        if len(clock.log) >= passes:
+            raise MemoryError
+        return 1
+
+    def failed(target, error):
+        targets.remove(target)
+        result.forget('bad')
+
+    targets = [one(clock, 'bad', fails)]
+    protocol = Protocol(min_rounds=3, precision=0.0)
+    measure(
+        lambda: targets,
+        protocol,
+        CpuStopwatch(1, clock),
+        clock=clock,
+        into=result,
+        failed=failed,
+    )
+    assert not result.samples_ms
+
+
+@pytest.fixture
+def events(clock, monkeypatch):
+    """Events of a GPU on whose clock the steps' time passes; returns what happens, in order."""
+    import torch
+
+    happened = []
+
+    class Event:
+        def __init__(self, enable_timing=False):
+            assert enable_timing
+
+        def record(self):
+            happened.append('event')
+            self.now = clock.now
+
+        def elapsed_time(self, end):
+            assert happened[-1] == 'idle', 'asked before the GPU was done'
+            return 1e3 * (end.now - self.now)
+
+    monkeypatch.setattr(torch.cuda, 'Event', Event)
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: happened.append('idle'))
+    return happened
+
+
+def test_a_gpu_is_idle_when_its_first_event_is_recorded_and_done_when_it_is_asked(clock, events):
+    import torch
+
+    steps = [clock.step('a', lambda: 1), clock.step('b', lambda: 4)]
+    laps_ms = CudaStopwatch().laps_ms(steps, torch.zeros(1))
+    assert laps_ms == pytest.approx([1.0, 4.0])
+    assert events == ['idle', 'event', 'event', 'event', 'idle']

@@ -1,0 +1,62 @@
+"""How much memory there is, and failed allocations in place of a killed process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Of control groups, version 2 and version 1: what a container may take, and what it has taken.
+_GROUPS = (
+    ('sys/fs/cgroup', 'memory.max', 'memory.current'),
+    ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes'),
+)
+
+
+def available_bytes(root: Path = Path('/')) -> int | None:
+    """Memory that programs can still get, in bytes; None where the system does not say.
+
+    What is only lent to files counts, and so does the limit of a container.
+    """
+    found = re.search(r'^MemAvailable:\s*(\d+) kB$', _text(root / 'proc/meminfo'), re.M)
+    free = [1024 * int(found[1])] if found else []
+    for group, *names in _GROUPS:
+        known = [_text(root / group / name) for name in names]
+        if all(map(str.isdecimal, known)):  # else 'max', or there is no such group
+            stat = _text(root / group / 'memory.stat')
+            files = re.search(r'^(?:total_)?inactive_file (\d+)$', stat, re.M)
+            most, taken = map(int, known)
+            free.append(max(0, most - taken + int(files[1] if files else 0)))
+    return min(free, default=None)
+
+
+@contextmanager
+def failing_allocations() -> Iterator[None]:
+    """Makes allocations fail that go beyond the memory which is available at the start.
+
+    Linux grants more than there is, and kills whoever takes it: no row of a comparison could say
+    that it was too large, and the others would be lost with it. On other systems nothing changes.
+    """
+    used = re.search(r'^VmData:\s*(\d+) kB$', _text(Path('/proc/self/status')), re.M)
+    available = available_bytes()
+    if used is None or available is None:
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    known = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    limit = min([1024 * int(used[1]) + available, *known])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ''
