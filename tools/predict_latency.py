@@ -115,7 +115,7 @@ def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
         raise ConfigError(f'{target}: only the latency of a classifier on a PRUNet is estimated')
     from prunet_mm.models.prunet import load_arch
 
-    return [(target, load_arch(backbone.arch))]
+    return [(target, load_arch(backbone.get('arch')))]
 
 
 def load_space(path: str) -> SearchSpace:
@@ -125,7 +125,7 @@ def load_space(path: str) -> SearchSpace:
     config = load_config(path)
     if 'space' not in config:
         raise ConfigError(f'{path}: there is no search space: the config has to set `space`')
-    return SearchSpace.from_dict(config.space.to_dict(), source=f'{path}: space')
+    return SearchSpace.from_dict(config.space, source=f'{path}: space')
 
 
 def by_roofline(

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from prunet_mm.errors import ConfigError
 from prunet_mm.latency.backends import BACKENDS
 from prunet_mm.latency.table import LatencyTable
 from prunet_mm.spec import Position, SearchSpace
 
 DTYPES = 'float32', 'float16', 'bfloat16'
+NUMBERS = dict(batch=int, threads=int, precision=(int, float), max_seconds=(int, float))
 
 
 def at_least(smallest: float, kind: type = int) -> Callable[[str], float]:
@@ -58,6 +60,9 @@ class Settings:
         threads: CPU threads.
         precision: Enough is measured when all medians are known this well, relatively (95 %).
         max_seconds: Measure about this long at most.
+
+    Raises:
+        ConfigError: A number is none, or not above 0.
     """
 
     device: str = 'cpu'
@@ -68,11 +73,21 @@ class Settings:
     precision: float = 0.01
     max_seconds: float = 30.0
 
+    def __post_init__(self) -> None:
+        for name, kind in NUMBERS.items():
+            found = getattr(self, name)
+            for value in found if isinstance(found, tuple) else (found,):
+                if not isinstance(value, kind) or not value > 0:
+                    whole = 'whole ' if kind is int else ''
+                    raise ConfigError(
+                        f'latency.{name} is {value!r}: expected a {whole}number above 0'
+                    )
+
     def updated(self, *others: Mapping[str, Any]) -> Settings:
         """These settings, replaced by those of ``others`` that are there and not None."""
         for other in others:
-            known = {name: other.get(name) for name in asdict(self)}
-            self = replace(self, **{name: value for name, value in known.items() if value})
+            known = {name: other[name] for name in asdict(self) if other.get(name) is not None}
+            self = replace(self, **known)
         return self
 
     def header(self) -> str:

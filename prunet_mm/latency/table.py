@@ -92,6 +92,13 @@ class Validation(Spec):
     predicted_ms: Many[Milliseconds]
     measured_ms: Many[Milliseconds]
 
+    @model_validator(mode='after')
+    def _one_of_each(self) -> Validation:
+        predicted, measured = len(self.predicted_ms), len(self.measured_ms)
+        if predicted != measured:
+            raise problem((), f'{predicted} latencies are predicted and {measured} are measured')
+        return self
+
     @property
     def errors(self) -> np.ndarray:
         """Predicted over measured, less 1, of each network."""

@@ -1,4 +1,5 @@
 import json
+import random
 
 import numpy as np
 import pytest
@@ -32,6 +33,36 @@ def test_comes_back_from_a_file_as_it_was(make_table, tmp_path):
     assert loaded.digest == table.digest
     loaded.save(tmp_path / 'again.json')
     assert (tmp_path / 'again.json').read_bytes() == (tmp_path / 'table.json').read_bytes()
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_any_table_comes_back_from_a_file_as_it_was(make_table, irb, tmp_path, seed):
+    rng = random.Random(seed)
+    entries = {
+        irb._replace(
+            op=rng.choice(['irb', 'fused_irb', 'conv', 'tail']),
+            in_channels=rng.randint(1, 2000),
+            hidden=rng.randint(0, 9000),
+            se=rng.choice([0, 4]),
+            padding=rng.choice([None, 0, 2]),
+            residual=rng.choice([None, False, True]),
+            features=rng.choice([0, 1984]),
+        ): rng.lognormvariate(0, 9)
+        for _ in range(rng.randint(1, 40))
+    }
+    table = make_table(
+        entries,
+        device=rng.choice(['Größe 5 "µ"', 'a\\b', '\n']),
+        network_overhead_ms=rng.gauss(0, 1),
+        network_scale=rng.lognormvariate(0, 1),
+        protocol=dict(nested=[dict(part=rng.random()), None, True, 'x']),
+    )
+    table.save(tmp_path / 'table.json')
+    loaded = LatencyTable.load(tmp_path / 'table.json')
+    assert loaded.to_dict() == table.to_dict()
+    assert {key: loaded.block_ms(key) for key in entries} == {
+        key: table.block_ms(key) for key in entries
+    }
 
 
 def test_the_file_holds_raw_medians_and_names_units(make_table, tmp_path):
@@ -77,6 +108,24 @@ def test_interpolation_lies_between_its_neighbours(make_table, irb, seed):
     assert (np.diff(curve_ms) >= 0).all()
     assert curve_ms[-1] >= noisy_ms[-1] - 1e-12  # pooling may lift the dearest, never lower it
     assert curve_ms[0] <= noisy_ms[0] + 1e-12
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_interpolation_is_below_the_smaller_neighbour_by_no_more_than_the_noise(
+    make_table, irb, seed
+):
+    rng, noise = np.random.default_rng(seed), 0.1
+    widths = np.unique(rng.integers(1, 50, size=12) * 8).tolist()
+    true_ms = np.cumsum(rng.exponential(size=len(widths)) * (rng.random(len(widths)) < 0.5)) + 1
+    noisy_ms = true_ms * rng.uniform(1 - noise, 1 + noise, len(widths))
+    table = make_table(
+        {irb._replace(hidden=w): float(ms) for w, ms in zip(widths, noisy_ms, strict=True)}
+    )
+    allowed = (1 - noise) / (1 + noise)
+    for low, high, *ms in zip(widths, widths[1:], noisy_ms, noisy_ms[1:], strict=False):
+        between_ms = table.curve_ms(irb, range(low, high + 1))
+        assert between_ms.min() >= allowed * min(ms)
+        assert between_ms.max() <= max(ms) / allowed
 
 
 @pytest.mark.parametrize('width', [4, 7, 25, 32])
@@ -201,6 +250,10 @@ def head(**changes):
         (entry(latency_ms=float('nan')), 'entries[1].latency_ms: found nan, expected a positive'),
         (entry(iqr_ms=-1.0), 'entries[1].iqr_ms: found -1.0, expected'),
         (entry(op='pool'), 'entries[1].op: found "pool", expected "conv", "fused_irb", "irb" or'),
+        (
+            head(validation=dict(fitted_on=1, predicted_ms=[1.0], measured_ms=[1.0, 2.0])),
+            'validation: 1 latencies are predicted and 2 are measured',
+        ),
         (entry(hidden=16), 'entries[2]: irb 4->4 hidden 16 k3 s1 relu on 8 x 8 px is there twice'),
     ],
 )

@@ -69,6 +69,13 @@ def test_from_a_config_to_a_table_that_predicts(run_python, config, tmp_path):
     assert len(table.validation.measured_ms) == 2
     assert table.predict_ms(space.largest()) > 0
     assert path.with_suffix('.png').read_bytes().startswith(b'\x89PNG')
+    space.largest().save(tmp_path / 'subnet.json')
+    done = run_python(
+        *('tools/predict_latency.py', tmp_path / 'subnet.json', '--table', path, '--json')
+    )
+    (record,) = json.loads(done.stdout)
+    assert (record['kind'], record['batch'], record['device']) == ('measured', 2, table.device)
+    assert record['latency_ms'] == pytest.approx(table.predict_ms(space.largest()), abs=1e-4)
     assert {file.name for file in path.parent.iterdir()} == {'table.json', 'table.png'}
 
 
@@ -165,6 +172,16 @@ def test_an_interrupted_run_of_something_else_is_refused(tool, config, tmp_path)
             dict(space=SPACE, latency=dict(backend='tflite', table='x.json')),
             [],
             "no backend 'tflite', known are eager",
+        ),
+        (
+            dict(space=SPACE, latency=dict(batch=0, table='x.json')),
+            [],
+            'latency.batch is 0: expected a whole number above 0',
+        ),
+        (
+            dict(space=SPACE, latency=dict(max_seconds='long', table='x.json')),
+            [],
+            "latency.max_seconds is 'long': expected a number above 0",
         ),
     ],
 )

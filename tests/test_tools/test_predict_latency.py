@@ -128,11 +128,23 @@ def test_bad_input_is_one_sentence(predict, args, sentence):
     assert err.startswith('error: ') and len(err.strip().splitlines()) == 1
 
 
-def test_a_detector_is_refused(predict, tmp_path):
-    (tmp_path / 'det.py').write_text("model = dict(type='RetinaNet')\n")
-    code, _, err = predict('det.py')
+@pytest.mark.parametrize(
+    ('text', 'sentence'),
+    [
+        ("model = dict(type='RetinaNet')", 'only the latency of a classifier on a PRUNet is estim'),
+        (
+            "model = dict(type='ImageClassifier', backbone=dict(type='PRUNet'))",
+            'arch is None, but has to be a name, a path or a dict',
+        ),
+        ('space = 3', 'space: '),
+    ],
+)
+def test_a_config_of_something_else_is_one_sentence(predict, tmp_path, text, sentence):
+    (tmp_path / 'other.py').write_text(text)
+    code, _, err = predict('other.py')
     assert code == 2
-    assert 'det.py: only the latency of a classifier on a PRUNet is estimated' in err
+    assert err.startswith('error: ') and err.count('\n') == 1
+    assert sentence in err
 
 
 def test_neither_help_nor_a_prediction_imports_torch(run_python):
