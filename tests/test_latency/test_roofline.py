@@ -1,6 +1,8 @@
 """The latency model of GPUs that are not at hand: what it adds up, and how well it was fitted."""
 
+import json
 import runpy
+import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -24,6 +26,18 @@ def fitting(root):
 @pytest.fixture(scope='module')
 def refitted(fitting):
     return fitting['report']()
+
+
+@pytest.fixture(scope='module')
+def written(fitting, tmp_path_factory):
+    """The folder to which the command has written."""
+    folder, argv = tmp_path_factory.mktemp('tree'), sys.argv
+    sys.argv = ['fit_roofline.py', '--out', str(folder)]
+    try:
+        fitting['main']()
+    finally:
+        sys.argv = argv
+    return folder
 
 
 @pytest.fixture(scope='module')
@@ -110,6 +124,27 @@ def test_the_shipped_parameters_are_what_the_fit_finds(refitted):
     assert shipped['parameters'] == pytest.approx(asdict(model), rel=1e-4)
     for device, errors in found['errors'].items():
         assert shipped['errors'][device] == pytest.approx(errors, abs=2e-4)
+
+
+def numbers(data, at=''):
+    """All numbers in JSON, by where they are."""
+    if isinstance(data, (dict, list)):
+        parts = data.items() if isinstance(data, dict) else enumerate(data)
+        return {k: v for name, part in parts for k, v in numbers(part, f'{at}/{name}').items()}
+    return {at: data} if isinstance(data, (int, float)) else {}
+
+
+@pytest.mark.parametrize(
+    ('name', 'digits'),
+    [
+        ('prunet_mm/latency/roofline.json', 4),
+        ('prunet_mm/latency/tables/v100_trt_fp16_b1_estimated.json', 7),
+        ('benchmarks/results/roofline.json', 4),
+    ],
+)
+def test_one_command_writes_what_is_shipped(written, root, name, digits):
+    ours, shipped = (numbers(json.loads((at / name).read_text())) for at in (written, root))
+    assert ours == pytest.approx(shipped, rel=1e-4, abs=1.1 * 10**-digits)
 
 
 def test_at_most_six_parameters_that_are_possible(refitted):
