@@ -40,12 +40,12 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', begin=2, convert_to_iter_based=True),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=60, val_interval=10)
+train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=4)
 val_cfg = dict()
 test_cfg = dict()
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=4)
 
-default_hooks = dict(checkpoint=dict(interval=10), logger=dict(interval=13))
+default_hooks = dict(checkpoint=dict(interval=4), logger=dict(interval=13))
 
 # two trainings side by side are faster than one on two threads
 torch_threads = 1
