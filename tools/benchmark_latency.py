@@ -4,7 +4,8 @@
 A target is the path of a config of a classifier or detector (.py), of a network that a search wrote
 (.json) or of an ONNX model (.onnx); a network of the zoo; or a model of timm or mmpretrain, by its
 name or as timm:NAME and mmpretrain:NAME. Without one, the two smallest networks of the zoo are
-timed. Weights are random: nothing is downloaded.
+timed. Weights are random: nothing is downloaded. Of a detector the backbone is timed, at the size
+of the detector's images, or with --whole all of it, without and with post-processing.
 
 Targets, with each backend and batch, take turns in shuffled rounds, so that a machine that slows
 down spoils no comparison. Ratios are to the first row of the same batch, round by round.
@@ -42,11 +43,19 @@ def parse_args() -> argparse.Namespace:
         default=DEFAULT_TARGETS,
         help=f'what to measure; by default {" and ".join(DEFAULT_TARGETS)}',
     )
-    parser.add_argument(
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument(
         '--part',
         choices=['model', 'backbone'],
-        default='model',
-        help='the whole model (the default), or its backbone alone, as of detectors',
+        help='the whole model, or its backbone alone; by default the model, but of a detector its '
+        'backbone',
+    )
+    part.add_argument(
+        '--whole',
+        action='store_const',
+        const='model',
+        dest='part',
+        help='the same as --part model: detectors as a whole, without and with post-processing',
     )
     parser.add_argument(
         '--input-size',
@@ -87,15 +96,16 @@ def main() -> None:
 
     # Only now, since they import torch.
     from prunet_mm.latency.benchmark import PROTOCOL, Benchmark
+    from prunet_mm.latency.detector import versions
     from prunet_mm.latency.results import FAILED, as_csv, as_json, as_text, records
-    from prunet_mm.latency.targets import load_target
+    from prunet_mm.latency.targets import load_targets
 
     interrupted = False
     with progress_bar('loading') as progress:
         subjects = []
         for target in args.targets:
             progress(0.0, f'loading {target}')
-            subjects.append(load_target(target, args.part, args.input_size))
+            subjects += load_targets(target, args.part, args.input_size)
         bench = Benchmark(
             subjects,
             settings.device,
@@ -120,12 +130,20 @@ def main() -> None:
     print(
         f'clocks    {", ".join(f"{name} {value}" for name, value in state.items()) or "unknown"}\n'
         'protocol  norms folded, random weights and images, outputs checked, targets take turns '
-        f'in {bench.measurement.rounds} shuffled rounds; medians of {bench.measurement.clock}\n'
+        f'in {bench.measurement.rounds} shuffled rounds; medians of {bench.measurement.clock}'
     )
+    installed = software(settings.device, settings.backend)
+    if any(subject.after for subject in subjects):
+        installed |= (post := versions())
+        print(
+            f'boxes     post-processing of mmdet {post["mmdet"]} and mmcv {post["mmcv"]}, eager, '
+            'float32, of made-up scores: at each level as many pass the threshold as nms_pre lets '
+            'through, the most that NMS can get'
+        )
+    print()
     about = dict(
-        part=args.part,
         device=device_name(settings.device),
-        software=software(settings.device, settings.backend),
+        software=installed,
         conditions=state,
         clock=bench.measurement.clock,
     )

@@ -47,7 +47,7 @@ def print_table(args: argparse.Namespace) -> None:
     table = LatencyTable.load(args.table)
     print(f'table       {table.source}, {len(table.entries)} blocks')
     print(f'latency     {table.describe()}')
-    print(f'software    {plain(table.software)}')
+    print(f'software    {plain(table.software) or "-"}')
     print(f'protocol    {plain(table.protocol)}')
     print(
         f'network     {table.network_overhead_ms:+.4g} ms and {table.network_scale:.4g} times the '
@@ -79,8 +79,8 @@ def kind_rows(table: LatencyTable) -> list[tuple[str, ...]]:
                 op,
                 str(len(entries)),
                 f'{min(latency_ms):.4g} - {max(latency_ms):.4g}',
-                f'{spread:.1%}' if max(samples) else '',
-                f'{min(samples)} - {max(samples)}' if max(samples) else 'none',
+                f'{spread:.1%}' if max(samples) else '-',
+                f'{min(samples)} - {max(samples)}' if max(samples) else '-',
             )
         )
     return rows

@@ -48,7 +48,7 @@ class Job:
     error: str | None = None
 
     def __str__(self) -> str:
-        return f'{self.subject.name} ({self.backend}, batch {self.batch})'
+        return f'{self.subject} ({self.backend}, batch {self.batch})'
 
 
 class Benchmark:
@@ -150,8 +150,11 @@ class Benchmark:
         dtype = getattr(torch, self.dtype)
         inputs = [backend.convert(image, dtype) for image in images]
         call = backend.prepare(job.subject.model, inputs, dtype)
-        # The last one, since some backends have seen the first already.
-        check(call(inputs[-1]), expected, self.dtype)
+        # Of the last one, since some backends have seen the first already.
+        outputs = call(inputs[-1])
+        check(outputs, expected, self.dtype)
+        if job.subject.after:
+            call = job.subject.after.behind(call, outputs)
         return Target([(index, call)], inputs)
 
     def _fail(self, index: int, error: Exception) -> None:

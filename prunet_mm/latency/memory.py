@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Of what is available, this is taken at most: the rest of the system goes on meanwhile.
+PART = 0.9
 # Of control groups, version 2 and version 1: what a container may take, and what it has taken.
 _GROUPS = (
     ('sys/fs/cgroup', 'memory.max', 'memory.current'),
@@ -33,7 +35,7 @@ def available_bytes(root: Path = Path('/')) -> int | None:
 
 @contextmanager
 def failing_allocations() -> Iterator[None]:
-    """Makes allocations fail that go beyond the memory which is available at the start.
+    """Makes allocations fail beyond nearly all the memory that is available at the start.
 
     Linux grants more than there is, and kills whoever takes it: no row of a comparison could say
     that it was too large, and the others would be lost with it. On other systems nothing changes.
@@ -47,7 +49,7 @@ def failing_allocations() -> Iterator[None]:
 
     before = resource.getrlimit(resource.RLIMIT_DATA)
     known = [limit for limit in before if limit != resource.RLIM_INFINITY]
-    limit = min([1024 * int(used[1]) + available, *known])
+    limit = min([1024 * int(used[1]) + int(PART * available), *known])
     resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
     try:
         yield

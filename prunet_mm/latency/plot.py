@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.latency.results import FAILED
+from prunet_mm.latency.results import FAILED, title
 
 if TYPE_CHECKING:
     from prunet_mm.latency.benchmark import Benchmark
@@ -51,7 +51,7 @@ def plot(bench: Benchmark, rows: Sequence[Record], device: str, path: str | os.P
             textcoords='offset points',
             va='center',
         )
-    labels = [f'{row["target"]}\n{row["backend"]}, batch {row["batch"]}' for row in rows]
+    labels = [f'{title(row)}\n{row["backend"]}, batch {row["batch"]}' for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     # From zero, so that lengths compare, and with room for the numbers.

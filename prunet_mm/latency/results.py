@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunet_mm.latency.cli import text_table
+from prunet_mm.latency.targets import MODEL
 
 if TYPE_CHECKING:
     from prunet_mm.latency.benchmark import Benchmark, Job
@@ -42,6 +43,7 @@ def _record(bench: Benchmark, index: int, job: Job, precision: float) -> Record:
         error = 'interrupted before it was measured'
     head = dict(
         target=job.subject.name,
+        part=job.subject.part,
         kind=FAILED if error else 'measured',
         backend=job.backend,
         dtype=bench.dtype,
@@ -51,6 +53,8 @@ def _record(bench: Benchmark, index: int, job: Job, precision: float) -> Record:
         params=job.subject.params,
         macs=job.subject.macs,
     )
+    if job.subject.after:
+        head |= dict(candidates=job.subject.after.candidates)
     if error:
         return head | dict(error=error)
     q1, median, q3, p90, p99 = np.percentile(samples_ms, [25, 50, 75, 90, 99]).tolist()
@@ -102,7 +106,7 @@ def as_text(rows: Sequence[Record], precision: float, table_kind: str | None = N
         titles += [f'{table_kind} table [ms]', 'table : median']
     cells = []
     for row in rows:
-        line = [row['target'], row['backend'], str(row['batch']), *_cells(row)]
+        line = [title(row), row['backend'], str(row['batch']), *_cells(row)]
         if table_kind and row['kind'] != FAILED:
             line += _predicted(row)
         cells.append(line + [''] * (len(titles) - len(line)))
@@ -115,6 +119,13 @@ def as_text(rows: Sequence[Record], precision: float, table_kind: str | None = N
             f'! not known to {precision:.2%}: a restless machine, or too few --max-seconds'
         )
     return '\n'.join(lines)
+
+
+def title(row: Record) -> str:
+    """The target of a record, and what of it was timed where that is not the model."""
+    part = '' if row['part'] == MODEL else f', {row["part"]}'
+    count = f' of {row["candidates"]} candidates' if 'candidates' in row else ''
+    return row['target'] + part + count
 
 
 def _cells(row: Record) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,16 +17,20 @@ from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency.agreement import disagreement
 from prunet_mm.latency.backends.onnx_model import OnnxFile
 from prunet_mm.latency.cost import count_macs, count_params
+from prunet_mm.latency.detector import DetectorNetwork, PostProcessing, require_plain_head
 from prunet_mm.latency.network import build_network, settle_norms
 from prunet_mm.latency.pipeline import input_size
 from prunet_mm.models.deploy import fold_norms
 from prunet_mm.spec import NetworkSpec, load_zoo, zoo_names
 
-MODEL, BACKBONE = PARTS = 'model', 'backbone'
+MODEL, BACKBONE = 'model', 'backbone'
+# What a detector is timed as when it is timed as a whole.
+NETWORK, DETECTOR = 'without post-processing', 'with post-processing'
 # Outputs of a folded model are those of the model, within rounding.
 FOLDED = 1e-3
 
 Size = tuple[int, int]
+Load = Callable[[str, str | None, Size | None], list['Subject']]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,9 @@ class Subject:
         params: Learned parameters, those of folded norms included.
         macs: Multiply-accumulates of one image; None for an ONNX file that does not tell.
         spec: What it was built from, if that is a `NetworkSpec`.
+        part: What of the target that is: the 'model', its 'backbone', or for a detector its network
+            'without post-processing' or 'with post-processing'.
+        after: What is run behind the network and timed with it, if anything is.
     """
 
     name: str
@@ -49,10 +56,15 @@ class Subject:
     params: int
     macs: int | None
     spec: NetworkSpec | None = None
+    part: str = MODEL
+    after: PostProcessing | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.part == MODEL else f'{self.name}, {self.part}'
 
 
-def load_target(text: str, part: str = MODEL, size: Size | None = None) -> Subject:
-    """Finds and builds what a command line names.
+def load_targets(text: str, part: str | None = None, size: Size | None = None) -> list[Subject]:
+    """Finds and builds what a command line names: one subject, or two of a whole detector.
 
     Weights are random: nothing is downloaded, and no latency depends on them.
 
@@ -60,7 +72,8 @@ def load_target(text: str, part: str = MODEL, size: Size | None = None) -> Subje
         text: The path of a config (.py), a network (.json) or an ONNX model (.onnx); a network of
             the zoo; or a model of timm or mmpretrain, as ``timm:NAME`` or ``mmpretrain:NAME``, or
             by its name alone where only one of them has it.
-        part: 'model', or its 'backbone' alone.
+        part: 'model', or its 'backbone' alone. By default a detector's backbone, and the model of
+            anything else. The model of a detector is timed without and with post-processing.
         size: Rows and columns of the images, if not the model's own.
 
     Raises:
@@ -77,13 +90,18 @@ def load_target(text: str, part: str = MODEL, size: Size | None = None) -> Subje
         raise ConfigError(f'{text}: cannot be built and run: {one_line(error)}') from error
 
 
+def load_target(text: str, part: str | None = None, size: Size | None = None) -> Subject:
+    """The first of `load_targets`."""
+    return load_targets(text, part, size)[0]
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line."""
     lines = str(error).strip().splitlines() or ['']
     return f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
 
 
-def _find(text: str) -> tuple[Callable[[str, str, Size | None], Subject], str]:
+def _find(text: str) -> tuple[Load, str]:
     """How to load a target, and what it is called there."""
     library, colon, name = text.partition(':')
     if colon and library in _LIBRARIES:
@@ -128,34 +146,35 @@ def _hint(name: str, names: list[str]) -> str:
     return f'; did you mean {", ".join(close)}?' if close else ''
 
 
-def load_spec(spec: NetworkSpec, part: str = MODEL, size: Size | None = None) -> Subject:
+def load_spec(spec: NetworkSpec, part: str | None = None, size: Size | None = None) -> Subject:
     """The same for a network that is not on a command line."""
+    part = part or MODEL
     if part == BACKBONE:
         spec = spec.model_copy(update=dict(tail=None))
     height, width = size or (spec.resolution,) * 2
     shape = spec.in_channels, height, width
     if height != width:  # no spec has images that are not square, and no table knows them
-        return _subject(spec.name, build_network(spec), shape)
+        return _subject(spec.name, build_network(spec), shape, part)
     spec = spec.model_copy(update=dict(resolution=height))
-    return _subject(spec.name, build_network(spec), shape, spec)
+    return _subject(spec.name, build_network(spec), shape, part, spec)
 
 
-def _load_spec(name: str, part: str, size: Size | None) -> Subject:
+def _load_spec(name: str, part: str | None, size: Size | None) -> list[Subject]:
     spec = NetworkSpec.load(name) if name.endswith('.json') else load_zoo(name)
-    return load_spec(spec, part, size)
+    return [load_spec(spec, part, size)]
 
 
-def _load_config(path: str, part: str, size: Size | None) -> Subject:
+def _load_config(path: str, part: str | None, size: Size | None) -> list[Subject]:
     return _load_cfg(Path(path).stem, load_config(path), part, size)
 
 
-def _load_mmpretrain(name: str, part: str, size: Size | None) -> Subject:
+def _load_mmpretrain(name: str, part: str | None, size: Size | None) -> list[Subject]:
     from mmpretrain.apis.model import ModelHub
 
     return _load_cfg(name, ModelHub.get(name).config, part, size)
 
 
-def _load_cfg(name: str, cfg, part: str, size: Size | None) -> Subject:
+def _load_cfg(name: str, cfg, part: str | None, size: Size | None) -> list[Subject]:
     from mmengine.registry import MODELS, DefaultScope
 
     if 'space' in cfg:
@@ -165,37 +184,47 @@ def _load_cfg(name: str, cfg, part: str, size: Size | None) -> Subject:
     if 'model' not in cfg:
         raise ConfigError(f'{name}: there is no `model` in this config')
     scope = cfg.get('default_scope') or 'mmpretrain'
+    detects = scope == 'mmdet'
+    part = part or (BACKBONE if detects else MODEL)
     with DefaultScope.overwrite_default_scope(scope):
         # `init_weights` is not called: it may load a checkpoint.
         model = MODELS.build(cfg.model).eval()
     backbone = getattr(model, 'backbone', None)
     if part == BACKBONE and backbone is None:
         raise ConfigError(f'{name}: {type(model).__name__} has no backbone: leave --part out')
-    if part == MODEL and scope == 'mmdet':
-        raise ConfigError(f'{name}: of a detector the backbone is timed: say --part backbone')
+    if detects and part == MODEL:
+        require_plain_head(model, name)
     spec = getattr(backbone, 'spec', None)
     size = size or input_size(cfg) or (spec and (spec.resolution,) * 2)
     if not size:
         raise ConfigError(f'{name} does not say how large images are: say --input-size')
-    module = backbone if part == BACKBONE else model
-    return _subject(name, module, (_channels(module), *size))
+    shape = _channels(model), *size
+    if detects and part == MODEL:
+        return _whole(name, model, shape)
+    return [_subject(name, backbone if part == BACKBONE else model, shape, part)]
 
 
-def _load_timm(name: str, part: str, size: Size | None) -> Subject:
+def _whole(name: str, detector: nn.Module, shape: tuple[int, int, int]) -> list[Subject]:
+    network = _subject(name, DetectorNetwork(detector), shape, NETWORK)
+    after = PostProcessing(network.model, shape)
+    return [network, replace(network, part=DETECTOR, after=after)]
+
+
+def _load_timm(name: str, part: str | None, size: Size | None) -> list[Subject]:
     import timm
 
     options = dict(features_only=True, out_indices=(-1,)) if part == BACKBONE else {}
     model = timm.create_model(name, **options).eval()
     channels, *own = model.pretrained_cfg['input_size']
-    return _subject(name, model, (channels, *(size or own)))
+    return [_subject(name, model, (channels, *(size or own)), part or MODEL)]
 
 
-def _load_onnx(path: str, part: str, size: Size | None) -> Subject:
+def _load_onnx(path: str, part: str | None, size: Size | None) -> list[Subject]:
     if part == BACKBONE:
         raise ConfigError(f'{path}: an ONNX file is timed as a whole: leave --part out')
     file = OnnxFile.load(path)
     shape = file.shape(size)
-    return Subject(Path(path).name, file, shape, file.params(), file.macs(shape))
+    return [Subject(Path(path).name, file, shape, file.params(), file.macs(shape))]
 
 
 _FILES = {'.py': _load_config, '.json': _load_spec, '.onnx': _load_onnx}
@@ -209,10 +238,14 @@ def _channels(model: nn.Module) -> int:
 
 
 def _subject(
-    name: str, module: nn.Module, shape: tuple[int, int, int], spec: NetworkSpec | None = None
+    name: str,
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    part: str,
+    spec: NetworkSpec | None = None,
 ) -> Subject:
     params, macs = count_params(module), count_macs(module, shape)
-    return Subject(name, _deployed(module, shape), shape, params, macs, spec)
+    return Subject(name, _deployed(module, shape), shape, params, macs, spec, part)
 
 
 @torch.no_grad()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -195,3 +197,39 @@ def test_networks_are_timed_without_more_ado():
     result = measure_networks([space.largest()] * 2, batch=2, protocol=QUICK)
     assert result.timing(0).latency_ms > 0
     assert result.timing(1).samples == 14
+
+
+class Counting:
+    """What follows a network, and fails when it is told so."""
+
+    candidates = 7
+
+    def __init__(self, fails=False):
+        self.fails, self.calls = fails, 0
+
+    def behind(self, call, outputs):
+        assert outputs.shape == (1, 4, 8, 8)
+        if self.fails:
+            raise ConfigError('nothing can follow')
+
+        def run(x):
+            self.calls += 1
+            return call(x)
+
+        return run
+
+
+def test_what_follows_a_network_is_timed_with_it_and_named(subject):
+    after = Counting()
+    whole = replace(subject, part='with post-processing', after=after)
+    bench = Benchmark([subject, whole, replace(whole, after=Counting(fails=True))])
+    bench.run(QUICK)
+    alone, with_it, failed = rows(bench)
+    assert after.calls > with_it['samples'] == 14
+    assert (alone['part'], with_it['part']) == ('model', 'with post-processing')
+    assert ('candidates' in alone, with_it['candidates']) == (False, 7)
+    assert failed['error'] == 'nothing can follow'
+    _, first, second, third, *_ = as_text([alone, with_it, failed], 0.01).splitlines()
+    assert first.startswith('net   ')
+    assert second.startswith('net, with post-processing of 7 candidates   ')
+    assert third.endswith('nothing can follow')

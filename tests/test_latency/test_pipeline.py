@@ -1,5 +1,6 @@
 import pytest
 
+from prunet_mm.engine.cli import load_config
 from prunet_mm.latency.pipeline import input_size
 
 EDGE = dict(type='ResizeEdge', scale=256)
@@ -37,3 +38,19 @@ def test_the_pipeline_may_be_in_a_wrapped_data_set_or_at_the_top():
     wrapped = dict(dataset=dict(dataset=dict(pipeline=[CROP])))
     assert input_size(dict(test_dataloader=wrapped)) == (224, 224)
     assert input_size(dict(test_pipeline=[CROP])) == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'size'),
+    [
+        ('retinanet_*_coco', (800, 1344)),
+        ('efficientdet_*_coco', (512, 512)),
+        ('*_digits', (128, 128)),
+        ('*_bccd', (192, 256)),
+    ],
+)
+def test_the_sizes_of_our_detectors(root, pattern, size):
+    paths = list((root / 'configs/det').glob(f'{pattern}.py'))
+    assert paths
+    for path in paths:
+        assert input_size(load_config(str(path))) == size, path

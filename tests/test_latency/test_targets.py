@@ -7,7 +7,7 @@ from torch import nn
 
 from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency.agreement import tensors
-from prunet_mm.latency.targets import load_target
+from prunet_mm.latency.targets import load_target, load_targets
 from prunet_mm.spec import load_zoo
 
 CONFIGS = os.path.join(os.path.dirname(mmdet.__file__), '.mim', 'configs')
@@ -33,6 +33,7 @@ def test_a_network_of_the_zoo():
 
 def test_the_backbone_alone_has_no_tail():
     whole, subject = load_zoo('prunet_p1'), load_target('prunet_p1', 'backbone', (64, 64))
+    assert subject.part == 'backbone'
     assert subject.params < whole.params()
     assert runs(subject) == (2, whole.layers[-1].out_channels, 1, 1)
 
@@ -68,8 +69,9 @@ def test_a_config_of_a_classifier(root):
     assert runs(subject) == (2, 10)
 
 
-def test_the_backbone_of_a_detector_at_the_detectors_size():
-    subject = load_target(DETECTOR, 'backbone')
+def test_of_a_detector_the_backbone_at_the_detectors_size():
+    (subject,) = load_targets(DETECTOR)
+    assert (subject.part, str(subject)) == ('backbone', 'yolox_tiny_8xb8-300e_coco, backbone')
     assert subject.shape == (3, 416, 416)
     assert 0 < subject.params < 5_000_000
 
@@ -102,13 +104,17 @@ def test_a_model_that_folding_would_change_stays_as_it_is(tmp_path, monkeypatch)
         ('pyproject.toml', 'pyproject.toml: expected a file that ends in .py, .json, .onnx'),
         ('configs/search/prunet_digits.py', 'is a search config, not one network: take the subnet'),
         ('configs/_base_/datasets/digits.py', 'there is no `model` in this config'),
-        (DETECTOR, 'of a detector the backbone is timed: say --part backbone'),
     ],
 )
 def test_what_cannot_be_timed_is_one_sentence(text, sentence, root, monkeypatch):
     monkeypatch.chdir(root)
     with pytest.raises(PrunetError, match=sentence.replace('(', r'\(')):
         load_target(text)
+
+
+def test_a_detector_that_post_processes_in_its_own_way_is_not_timed_as_a_whole():
+    with pytest.raises(ConfigError, match='YOLOX with YOLOXHead does not: leave --whole out'):
+        load_targets(DETECTOR, 'model')
 
 
 def test_a_size_that_the_model_does_not_take():

@@ -88,6 +88,35 @@ def test_rows_are_targets_by_backends_by_batches(tool, subnet, tmp_path):
     assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
 
 
+def test_a_detector_is_its_backbone_or_with_whole_two_rows(tool, root, tmp_path):
+    path = root / 'configs/det/efficientdet_prunet_digits.py'
+    quick = '--max-seconds', 0.1, '--json', tmp_path / 'a.json'
+    code, out, err = tool(path, *quick)
+    assert code == 0, err
+    (backbone,) = json.loads((tmp_path / 'a.json').read_text())
+    assert (backbone['part'], backbone['input_size']) == ('backbone', [128, 128])
+    assert 'efficientdet_prunet_digits, backbone  ' in out
+    assert 'made-up scores' not in out
+
+    code, out, err = tool(path, '--whole', *quick, '--csv', tmp_path / 'a.csv')
+    assert code == 0, err
+    without, with_it = json.loads((tmp_path / 'a.json').read_text())
+    assert without['params'] == with_it['params'] > backbone['params']
+    assert without['part'] == 'without post-processing'
+    assert (with_it['part'], with_it['candidates']) == ('with post-processing', 900)
+    assert {'mmcv', 'mmdet'} <= set(with_it['software'])
+    for words in (
+        'efficientdet_prunet_digits, without post-processing  ',
+        'efficientdet_prunet_digits, with post-processing of 900 candidates  ',
+        'made-up scores',
+    ):
+        assert words in out
+    with open(tmp_path / 'a.csv') as file:
+        assert [line['part'] for line in csv.DictReader(file)] == [
+            *('without post-processing', 'with post-processing')
+        ]
+
+
 def test_a_row_that_fails_says_why_and_the_others_go_on(tool, subnet, nan, tmp_path):
     code, out, err = tool(
         *(subnet, nan, '--backend', 'eager,onnxruntime', '--batch', f'1,{10**11}'),
@@ -159,6 +188,7 @@ def test_the_smallest_networks_of_the_zoo_are_timed_by_default(root, monkeypatch
         (['SUBNET', '--dtype', 'int8'], "invalid choice: 'int8'"),
         (['SUBNET', '--input-size', '0'], "expected a size such as 224 or 800x1344, not '0'"),
         (['SUBNET', '--batch', '1,0'], "expected a whole number of at least 1, not '0'"),
+        (['SUBNET', '--part', 'backbone', '--whole'], 'not allowed with argument --part'),
         (['SUBNET', '--csv', 'a.json'], 'the file is written as .csv'),
     ],
 )

@@ -15,7 +15,7 @@ TAIL = IRB._replace(op='tail', hidden=0, out_channels=10)
 def table_file(tmp_path):
     """Write a table of these blocks and their latencies; returns its path."""
 
-    def write(name, entries, **fields):
+    def write(name, entries, samples=12, **fields):
         path = tmp_path / f'{name}.json'
         head = dict(
             schema_version=1,
@@ -30,7 +30,7 @@ def table_file(tmp_path):
             protocol=dict(rounds=3, drift=dict(least=0.98)),
         )
         rows = [
-            dict(key._asdict(), latency_ms=ms, iqr_ms=ms / 50, samples=12)
+            dict(key._asdict(), latency_ms=ms, iqr_ms=ms / 50, samples=samples)
             for key, ms in entries.items()
         ]
         LatencyTable.from_dict(head | dict(entries=rows) | fields).save(path)
@@ -73,9 +73,10 @@ def test_shows_provenance_validation_and_what_was_measured(tool, table_file):
 
 
 def test_an_estimate_is_never_called_measured(tool, table_file):
-    path = table_file('a', {IRB: 1.0, IRB._replace(hidden=16): 2.0}, kind='estimated')
+    path = table_file('a', {IRB: 1.0, IRB._replace(hidden=16): 2.0}, samples=0, kind='estimated')
     _, out, _ = tool('show', path)
     assert 'estimated on a device' in out
+    assert 'irb 2 1 - 2 - -' in ' '.join(out.split())  # neither spread nor samples
     assert 'measured' not in out
 
 
