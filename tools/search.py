@@ -45,6 +45,7 @@ def main() -> None:
         cfg.model.latency.budget_ratio = None
 
     from prunet_mm.datasets.layout import require_data
+    from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.search import SearchRunner
     from prunet_mm.search.history import FILE_NAME
@@ -59,6 +60,8 @@ def main() -> None:
     require_data(cfg, 'train')
     with cli.resumable(cfg):
         runner = SearchRunner.from_cfg(cfg)
+        require_channels_fit(runner.model)
+        require_weights(runner.model)
         if args.derive_only:
             runner.derive(args.derive_only)
         else:

@@ -32,7 +32,7 @@ def require_channels_fit(model: nn.Module) -> None:
     Raises:
         ConfigError: Says how many channels, at which stride, each stage has.
     """
-    model = _detector(model)
+    model, at = _detector(model)
     backbone, neck = getattr(model, 'backbone', None), getattr(model, 'neck', None)
     if backbone is None or neck is None:
         return
@@ -42,12 +42,12 @@ def require_channels_fit(model: nn.Module) -> None:
     expected = getattr(neck, 'in_channels', None)
     if isinstance(expected, Sequence) and list(expected) != _channels(maps):
         raise ConfigError(
-            f'model.neck.in_channels is {list(expected)}, but the backbone has '
-            f'{_stages(backbone, maps)}: list the channels of those in model.backbone.out_indices'
+            f'{at}.neck.in_channels is {list(expected)}, but the backbone has '
+            f'{_stages(backbone, maps)}: list the channels of those in {at}.backbone.out_indices'
         )
     maps, head = _run(neck, maps), getattr(model, 'bbox_head', None)
     if maps is not None and head is not None:
-        _require_head_fits(head, maps)
+        _require_head_fits(head, maps, at)
 
 
 def require_weights(model: nn.Module) -> None:
@@ -59,7 +59,7 @@ def require_weights(model: nn.Module) -> None:
     Raises:
         CheckpointError: Names the first that is missing and how to come by one.
     """
-    for name, module in _detector(model).named_modules():
+    for name, module in _detector(model)[0].named_modules():
         configs = getattr(module, 'init_cfg', None) or []
         for config in configs if isinstance(configs, list) else [configs]:
             path = str(config.get('checkpoint') or '')
@@ -72,10 +72,13 @@ def require_weights(model: nn.Module) -> None:
                 )
 
 
-def _detector(model: nn.Module) -> nn.Module:
+def _detector(model: nn.Module) -> tuple[nn.Module, str]:
+    """The detector in a model, and where in the config it is."""
     while is_model_wrapper(model):
         model = model.module
-    return getattr(model, 'architecture', model)  # that of a search
+    if hasattr(model, 'architecture'):  # that of a search
+        return model.architecture, 'model.architecture'
+    return model, 'model'
 
 
 def _empty_image(backbone: nn.Module) -> Tensor:
@@ -119,11 +122,11 @@ def _stages(backbone: nn.Module, maps: Sequence[Tensor]) -> str:
     )
 
 
-def _require_head_fits(head: nn.Module, maps: Sequence[Tensor]) -> None:
+def _require_head_fits(head: nn.Module, maps: Sequence[Tensor], at: str) -> None:
     expected = getattr(head, 'in_channels', None)
     if isinstance(expected, int) and {expected} != set(_channels(maps)):
         raise ConfigError(
-            f'model.bbox_head.in_channels is {expected}, but the maps of model.neck have '
+            f'{at}.bbox_head.in_channels is {expected}, but the maps of {at}.neck have '
             f'{_channels(maps)}'
         )
     strides = getattr(getattr(head, 'prior_generator', None), 'strides', None)
@@ -133,7 +136,7 @@ def _require_head_fits(head: nn.Module, maps: Sequence[Tensor]) -> None:
     powers_of_two = all(math.log2(stride).is_integer() for stride in expected)
     if powers_of_two and expected != _strides(maps):
         raise ConfigError(
-            f'the anchors of model.bbox_head have strides {expected}, but the maps of model.neck '
+            f'the anchors of {at}.bbox_head have strides {expected}, but the maps of {at}.neck '
             f'{_strides(maps)}: choose stages of the backbone whose strides double '
-            '(model.backbone.out_indices), or set the strides of the anchors'
+            f'({at}.backbone.out_indices), or set the strides of the anchors'
         )

@@ -121,6 +121,7 @@ class Prunode(nn.Module):
 def _sliced(module: ConvModule, x: Tensor, width: int, depthwise: bool = False) -> Tensor:
     """Run conv, BN and activation with the first ``width`` output channels only."""
     conv, bn = module.conv, module.bn
+    momentum = bn.momentum or 0.0
     x = F.conv2d(
         x,
         conv.weight[:width],
@@ -130,6 +131,8 @@ def _sliced(module: ConvModule, x: Tensor, width: int, depthwise: bool = False) 
     )
     if bn.training and bn.num_batches_tracked is not None:
         bn.num_batches_tracked.add_(1)
+        if bn.momentum is None:  # the plain average, as for any other norm
+            momentum = 1 / int(bn.num_batches_tracked)
     x = F.batch_norm(
         x,
         bn.running_mean[:width],
@@ -137,7 +140,7 @@ def _sliced(module: ConvModule, x: Tensor, width: int, depthwise: bool = False) 
         bn.weight[:width],
         bn.bias[:width],
         bn.training,
-        bn.momentum,
+        momentum,
         bn.eps,
     )
     return module.activate(x)

@@ -14,7 +14,9 @@ def recalibrate(model: nn.Module, batches: Iterable, forward: Callable) -> None:
     """Replace every running mean and variance by its plain average over some batches.
 
     Args:
-        model: Its norms are in training mode meanwhile, everything else in eval mode.
+        model: Its norms are in training mode meanwhile, everything else in eval mode. A norm that
+            runs several times in a batch, as in a detector's head that all levels share, averages
+            over all of these.
         batches: What ``forward`` is called with, one after another.
         forward: Runs the model on one batch.
     """
@@ -25,9 +27,8 @@ def recalibrate(model: nn.Module, batches: Iterable, forward: Callable) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.train()
-    for count, batch in enumerate(batches, start=1):
-        for norm in norms:
-            norm.momentum = 1 / count
+        norm.momentum = None  # which stands for the plain average
+    for batch in batches:
         forward(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -35,7 +35,8 @@ class SuperNet(LatencyMixin, BaseModule):
         rule: Walking rule of the Prunodes, ``dict(type='width' | 'logits', initial=0.5, ...)``.
         sampling: How a layer weighs its candidates in training: ``'softmax'`` of the logits, or
             ``'gumbel'`` noise on top.
-        out_indices: Stages whose maps are returned, counted from 1; default: the last.
+        out_indices: Stages whose maps are returned, counted from 1, the last one among them;
+            default: that one alone.
         norm_cfg: Config of the norm layers, type BN.
         with_cp: Recompute each layer's activations in the backward pass to save memory.
         init_cfg: Weight initialisation; default: Kaiming for convolutions.
@@ -78,6 +79,12 @@ class SuperNet(LatencyMixin, BaseModule):
         if not all(1 <= stage <= last for stage in self.out_indices):
             raise ConfigError(
                 f'backbone.out_indices: found {self.out_indices}, expected stages from 1 to {last}.'
+            )
+        if last not in self.out_indices:
+            # They would take latency from the others and never get a gradient.
+            raise ConfigError(
+                f'backbone.out_indices: found {self.out_indices}, but the space goes on to stage '
+                f'{last}: leave out of space.stages what no map comes from.'
             )
         self.stem = nn.Sequential(
             *(build_block(layer, norm_cfg) for layer in self.space.stem_layers)

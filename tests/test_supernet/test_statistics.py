@@ -65,6 +65,25 @@ def test_recalibration_replaces_statistics_by_plain_averages():
     assert model[0].momentum == 0.1
 
 
+def test_a_norm_that_all_levels_of_a_head_share_averages_over_all_of_them():
+    norm = nn.BatchNorm2d(3)
+    batches = [[torch.randn(8, 3, 4, 4) + 3 * level for level in range(3)] for _ in range(2)]
+    recalibrate(norm, batches, lambda levels: [norm(x) for x in levels])
+    means = torch.stack([x.mean((0, 2, 3)) for levels in batches for x in levels])
+    torch.testing.assert_close(norm.running_mean, means.mean(0))
+
+
+def test_norms_of_hidden_channels_average_too(make_prunode, images):
+    prunode = make_prunode()
+    prunode.fixed_width = 12
+    batches = [images * factor for factor in (1, 2, 3)]
+    recalibrate(prunode, batches, prunode)
+    conv, norm = prunode.block.expand.conv, prunode.block.expand.bn
+    means = torch.stack([conv(x).mean((0, 2, 3)) for x in batches])
+    torch.testing.assert_close(norm.running_mean[:12], means.mean(0)[:12])
+    assert norm.momentum == 0.1
+
+
 @pytest.mark.parametrize('training', [True, False])
 def test_recalibration_leaves_mode_and_weights_as_they_were(make_supernet, training):
     supernet = make_supernet().train(training)

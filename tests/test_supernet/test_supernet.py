@@ -154,7 +154,7 @@ def test_warm_up_draws_a_width_for_every_prunode_and_gives_it_back(make_supernet
 
 
 def test_a_removed_layer_passes_its_input_on(make_supernet, x):
-    supernet = make_supernet(out_indices=(1,)).eval()
+    supernet = make_supernet(out_indices=(1, 3)).eval()
     supernet.remove_layer('stage1.layer2')
     first = supernet.layers()['stage1.layer1']
     torch.testing.assert_close(supernet(x)[0], first(supernet.stem(x)))
@@ -263,6 +263,7 @@ def test_it_trains_under_autocast(make_supernet, x, with_cp):
         (dict(norm_cfg=dict(type='BN', eps=0.1)), ['backbone.norm_cfg', '0.1', '0.001']),
         (dict(out_indices=(0,)), ['backbone.out_indices', '(0,)', '1 to 3']),
         (dict(out_indices=(4,)), ['backbone.out_indices', '(4,)', '1 to 3']),
+        (dict(out_indices=(1, 2)), ['backbone.out_indices', '(1, 2)', 'on to stage 3']),
     ],
 )
 def test_bad_options_are_refused_in_a_sentence(make_space, options, words):

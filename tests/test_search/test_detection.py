@@ -1,0 +1,176 @@
+"""A search inside of a detector: its steps, its tiers, and the network that comes out."""
+
+import json
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from prunet_mm.datasets.digit_scenes import CLASSES, compose_scenes
+from prunet_mm.engine import cli
+from prunet_mm.engine.checkpoint import use_safe_loading
+from prunet_mm.models import PRUNet
+from prunet_mm.search import SearchRunner
+from prunet_mm.spec import NetworkSpec, SearchSpace
+
+STAGES = {2: 48, 3: 96, 4: 160}  # that the neck takes, and their channels
+EMPTY = range(4)  # images without a box
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    """A folder with sixteen scenes in COCO's format, the first of which show nothing."""
+    folder = tmp_path_factory.mktemp('scenes')
+    (folder / 'train').mkdir()
+    content = dict(
+        images=[], annotations=[], categories=[dict(id=i, name=n) for i, n in enumerate(CLASSES)]
+    )
+    for number, scene in enumerate(compose_scenes('train', 16, 96, seed=0)):
+        name = f'{number}.jpg'
+        Image.fromarray(scene.image[:, :, ::-1]).save(folder / 'train' / name)
+        content['images'].append(dict(id=number, file_name=name, width=96, height=96))
+        for box, label in zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True):
+            one = dict(image_id=number, category_id=label, bbox=box, area=box[2] * box[3])
+            if number not in EMPTY:
+                content['annotations'].append(one | dict(id=len(content['annotations']), iscrowd=0))
+    (folder / 'annotations').mkdir()
+    (folder / 'annotations/train.json').write_text(json.dumps(content))
+    return folder
+
+
+def narrowed(space):
+    """The same stages with two layers at most, narrow ones."""
+    stages = [stage | dict(depth=min(stage['depth'], 2), max_expansion=2) for stage in space.stages]
+    return dict(space, stages=stages)
+
+
+@pytest.fixture
+def make_detector_search(quick, root, scenes, synthetic_table, tmp_path):
+    """Build the runner of the config's search in small, steep as `OPTIONS` are for the digits."""
+    use_safe_loading()
+
+    def make(iters=24):
+        cfg = cli.load_config(
+            root / 'configs/search/prunet_digits_det.py',
+            {
+                'train_dataloader.batch_size': 4,
+                'train_dataloader.dataset.data_root': f'{scenes}/',
+                'train_dataloader.dataset.pipeline.2.scale': (64, 64),
+                'train_cfg.max_iters': iters,
+                'train_cfg.warmup_iters': 3,
+                'train_cfg.architecture_batch_size': 4,
+                'train_cfg.architecture_interval': 1,
+                'train_cfg.architecture_fraction': 0.5,
+                'optim_wrapper.architecture.optimizer.lr': 0.2,
+                'custom_hooks.4': dict(
+                    type='LayerPruningHook', threshold=0.95, begin=0.2, interval=2, probes=1
+                ),
+                'visualizer.vis_backends': [dict(type='LocalVisBackend')],
+                'log_level': 'WARNING',
+            },
+            work_dir=str(tmp_path / 'work'),
+        )
+        space = narrowed(cfg.space)
+        cfg.model.architecture.backbone.space = space
+        table = synthetic_table(space)
+        table.save(tmp_path / 'table.json')
+        cfg.model.latency = dict(
+            table=str(tmp_path / 'table.json'),
+            # too little for all layers, even at their narrowest
+            budget_ms=1.5 * table.predict_ms(SearchSpace.from_dict(space).smallest()),
+        )
+        for part in ('val', 'test'):
+            for key in ('cfg', 'dataloader', 'evaluator'):
+                cfg[f'{part}_{key}'] = None
+        cfg.experiment_name = f'detector {tmp_path.name}'  # mmengine finds globals by this name
+        return SearchRunner.from_cfg(cfg)
+
+    return make
+
+
+def changed(model, before):
+    return {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+
+
+def copied(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_each_step_moves_its_own_parameters_alone(make_detector_search, started):
+    runner = started(make_detector_search())
+    model, data = runner.model, runner.train_loop.dataloader
+    model.supernet.walking = True
+    model.supernet.open_skips()
+    groups = model.supernet.architecture_parameters()
+    searched = {
+        kind: {n for n, p in model.named_parameters() if any(p is one for one in group)}
+        for kind, group in groups.items()
+    }
+    weights = {n for n, _ in model.named_parameters()} - set.union(*searched.values())
+
+    before = copied(model)
+    log = model.weight_step(iter(data.probe('weights', 1)), runner.optim_wrapper['weights'])
+    assert {'loss', 'loss_cls', 'loss_bbox'} <= log.keys()
+    moved = changed(model, before)
+    assert not moved & set.union(*searched.values())
+    for part in ('backbone.stem', 'backbone.stage4', 'neck', 'bbox_head'):
+        assert any(name.startswith(f'architecture.{part}.') for name in moved & weights), part
+
+    before = copied(model)
+    wrapper = runner.optim_wrapper['architecture']
+    model.architecture_step(iter(data.probe('architecture', 1)), wrapper)
+    moved = changed(model, before) - {'objective.multiplier'}
+    assert moved <= set.union(*searched.values())  # so no norm of neck and head has moved either
+    assert all(moved & names for names in searched.values())
+
+
+def test_batches_without_a_box_train_to_finite_weights(make_detector_search, started):
+    runner = started(make_detector_search())
+    data = runner.train_loop.dataloader.dataset
+    assert len(data) == 16  # none is left out
+    batch = pseudo_collate([data[index] for index in EMPTY])
+    assert not any(len(sample.gt_instances) for sample in batch['data_samples'])
+    model = runner.model
+    for part, step in dict(weights=model.weight_step, architecture=model.architecture_step).items():
+        log = step(iter([batch]), runner.optim_wrapper[part])
+        assert log['loss_bbox'] == 0
+        assert log['loss_cls'] > 0
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_every_tier_prunes_and_the_stages_of_the_neck_stay(make_detector_search, history, tmp_path):
+    runner = make_detector_search()
+    runner.train()
+    events = [event for row in history() for event in row['events']]
+    assert {event['kind'] for event in events} >= {'move', 'candidate', 'layer'}
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    assert len(spec.layers) < len(runner.model.supernet.space.positions())
+    assert spec.provenance['predicted_ms'] <= spec.provenance['budget_ms']
+    assert STAGES.items() <= spec.out_channels.items()
+    network = PRUNet(spec.to_dict(), out_indices=tuple(STAGES))
+    assert network.out_channels == tuple(STAGES.values())
+    assert network.out_strides == (8, 16, 32)
+
+
+def test_a_detector_starts_where_the_search_stopped(make_detector_search, root, tmp_path):
+    runner = make_detector_search(iters=12)
+    runner.train()
+    path = str(tmp_path / 'work/searched.pth')
+    model = cli.load_config(root / runner.cfg.train_config).model
+    model.backbone.arch = str(tmp_path / 'work/subnet.json')
+    model.backbone.init_cfg = dict(type='SuperNet', checkpoint=path)
+    for part in ('neck', 'bbox_head'):
+        prefix = f'architecture.{part}.'
+        model[part].init_cfg = dict(type='Pretrained', checkpoint=path, prefix=prefix)
+    init_default_scope('mmdet')
+    detector = MODELS.build(model)
+    detector.init_weights()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found = detector.eval()(x, mode='tensor')
+        expected = runner.model.architecture.eval()(x, mode='tensor')
+    for ours, theirs in zip(found, expected, strict=True):  # scores and boxes, of each level
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
