@@ -54,8 +54,8 @@ class PostProcessing:
         shape: (C, H, W) of an image.
 
     Attributes:
-        candidates: Boxes of each image that pass threshold and top-k. Those of them that lie outside
-            of the image, a few, are dropped before NMS.
+        candidates: Boxes of each image that pass threshold and top-k. The few of them that lie
+            outside of the image are dropped before NMS.
     """
 
     def __init__(self, network: DetectorNetwork, shape: Sequence[int]) -> None:
