@@ -100,15 +100,15 @@ class PostProcessing:
         return min(self.head.test_cfg.nms_pre, scores[0].numel())
 
     def _scores(self, like: Tensor) -> Tensor:
-        """Logits of a level, of the same shape, type and layout as those of the network."""
-        shape = len(like), like[0].numel()
+        """Logits of a level as the network would give them, the same for all images."""
+        count = like[0].numel()
         random = torch.Generator().manual_seed(0)
-        places = torch.rand(shape, generator=random).topk(self._passing(like)).indices
+        places = torch.rand(count, generator=random).topk(self._passing(like)).indices
         threshold = max(self.head.test_cfg.get('score_thr', 0), 1e-3)
         above = math.log(threshold / (1 - threshold)) + MARGIN
         passing = above + torch.rand(places.shape, generator=random)
-        logits = torch.full(shape, BACKGROUND).scatter_(1, places, passing)
-        return torch.empty_like(like).copy_(logits.view(like.shape))
+        logits = torch.full((count,), BACKGROUND).scatter_(0, places, passing)
+        return torch.empty_like(like).copy_(logits.view(like.shape[1:]))
 
 
 def require_plain_head(detector: nn.Module, name: str) -> None:

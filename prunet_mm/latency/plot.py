@@ -33,7 +33,10 @@ def plot(bench: Benchmark, rows: Sequence[Record], device: str, path: str | os.P
     """
     from matplotlib.figure import Figure
 
-    figure = Figure((8, 1.1 + 0.32 * len(rows)), dpi=120, layout='constrained')
+    labels = [f'{title(row)}\n{row["backend"]}, batch {row["batch"]}' for row in rows]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    size = 6 + 0.08 * longest, 1.1 + 0.32 * len(rows)
+    figure = Figure(size, dpi=120, layout='constrained')
     axes = figure.subplots()
     for index, row in enumerate(rows):
         if row['kind'] == FAILED:
@@ -51,7 +54,6 @@ def plot(bench: Benchmark, rows: Sequence[Record], device: str, path: str | os.P
             textcoords='offset points',
             va='center',
         )
-    labels = [f'{title(row)}\n{row["backend"]}, batch {row["batch"]}' for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     # From zero, so that lengths compare, and with room for the numbers.
