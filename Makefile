@@ -7,13 +7,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint clean
+.PHONY: help demo detect test lint clean
 
 PY := $(VENV)/bin/python
 # Bytecode is written when a module is first imported: compiling all of torch up front takes longer.
 INSTALL := $(PY) -m pip install --no-compile --no-build-isolation -c constraints.txt
 MMCV := $(shell grep '^onedl-mmcv==' constraints.txt)
 OPS_WORK := $(PY) -c 'import torch, mmcv._ext'
+DETECTOR := configs/det/retinanet_prunet_digits.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Without bytecode on disk every command takes seconds longer to start.
@@ -21,6 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo 'make demo   find a network for this CPU on real images of digits, in minutes'
+	@echo 'make detect train a detector on composed scenes of these digits, and draw what it finds'
 	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
 	@echo 'make lint   check style and format'
 	@echo 'make clean  remove caches and builds; .venv, data and work_dirs stay'
@@ -30,6 +32,15 @@ demo: $(VENV)/.demo-installed
 	$(PY) tools/build_latency_table.py configs/search/prunet_digits.py
 	rm -rf work_dirs/demo
 	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/demo
+
+# Interrupted, it goes on from the last checkpoint; rm -r work_dirs/detect lets it start again. The ops are
+# compiled for the CPU only.
+detect: export CUDA_VISIBLE_DEVICES :=
+detect: $(VENV)/.det-installed
+	$(PY) tools/dataset_converters/digits_to_coco.py
+	$(PY) tools/train.py $(DETECTOR) --work-dir work_dirs/detect --resume $(ARGS)
+	$(PY) tools/test.py $(DETECTOR) "$$(cat work_dirs/detect/last_checkpoint)" \
+		--work-dir work_dirs/detect/test --show-dir work_dirs/detect/pictures --interval 30
 
 test: $(VENV)/.test-installed
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -59,12 +70,16 @@ $(VENV)/.demo-installed: $(REQUIREMENTS)
 	touch $@
 
 # Detection needs the ops: a wheel where pip finds one (PIP_FIND_LINKS), else some minutes of gcc.
-# The tests run on the CPU, hence no CUDA ops, which would take far longer to compile.
-$(VENV)/.test-installed: $(VENV)/.demo-installed
+# Detection here runs on the CPU, hence no CUDA ops, which would take far longer to compile.
+$(VENV)/.det-installed: $(VENV)/.demo-installed
 	$(INSTALL) ninja psutil
 	$(OPS_WORK) 2>/dev/null || CUDA_VISIBLE_DEVICES= CFLAGS="$${CFLAGS:--O1 -g0}" \
 		MAX_JOBS="$${MAX_JOBS:-$$(getconf _NPROCESSORS_ONLN)}" \
 		$(INSTALL) --no-deps --no-cache-dir --force-reinstall $(MMCV)
 	@$(OPS_WORK) || { echo 'mmcv was installed without its compiled ops: see the output above'; exit 1; }
+	$(INSTALL) -e '.[det]'
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.det-installed
 	$(INSTALL) -e '.[test]'
 	touch $@

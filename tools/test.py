@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 try:
@@ -16,15 +17,24 @@ except ImportError as error:  # versions that do not fit, or not installed at al
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# The hook that draws predictions, and what it calls being switched on and the folder to draw into.
+# By scope, the hook that draws predictions, ours in its place, and what they call being switched on
+# and the folder to draw into.
 DRAWING_HOOKS = {
-    'mmpretrain': ('VisualizationHook', 'enable', 'out_dir'),
-    'mmdet': ('DetVisualizationHook', 'draw', 'test_out_dir'),
+    'mmpretrain': ('VisualizationHook', 'VisualizationHook', 'enable', 'out_dir'),
+    'mmdet': ('DetVisualizationHook', 'DetectionDrawingHook', 'draw', 'test_out_dir'),
+}
+# By scope, what merges the predictions for several views of an image.
+MERGING_MODELS = {
+    'mmpretrain': dict(type='AverageClsScoreTTA'),
+    'mmdet': dict(
+        type='DetTTAModel',
+        tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+    ),
 }
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line, with the arguments of mmpretrain's ``tools/test.py``."""
+    """The command line, with the arguments of mmpretrain's and mmdet's ``tools/test.py``."""
     parser = cli.config_parser('Test a network.')
     parser.add_argument('checkpoint', help='its weights, as a training saved them')
     parser.add_argument('--out', metavar='FILE.json', help='also write results to this file')
@@ -47,8 +57,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation: the config's tta_model and tta_pipeline; classifiers by "
-        'default average the scores of an image and of its mirror image',
+        help="test-time augmentation: the config's tta_model and tta_pipeline; by default what is "
+        'found in an image and in its mirror image is merged',
     )
     parser.add_argument('--no-pin-memory', action='store_true', help='load into ordinary memory')
     args = parser.parse_args()
@@ -95,30 +105,48 @@ def main() -> None:
     metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         write_atomic(args.out, to_json(metrics) + '\n')
+    if args.show_dir and is_main_process():
+        print(f'predictions are drawn in {args.show_dir}')
 
 
 def draw_predictions(cfg: Config, args: argparse.Namespace) -> None:
-    """Switches on the hook that draws, and adds it to a config that has none."""
+    """Switches on the hook that draws, and adds it to a config that has none.
+
+    Raises:
+        ConfigError: The config's scope has none, or the folder cannot be made.
+    """
     scope = cfg.get('default_scope')
     if scope not in DRAWING_HOOKS:
         known = ' and '.join(DRAWING_HOOKS)
         raise ConfigError(f'{cfg.filename}: predictions are drawn for {known}, not for {scope}')
-    name, switch, folder = DRAWING_HOOKS[scope]
+    known, ours, switch, folder = DRAWING_HOOKS[scope]
+    if scope == 'mmdet':
+        import prunet_mm.detection.drawing_hook  # noqa: F401
+    hook = cfg.default_hooks.get('visualization') or dict(type=known)
+    if hook['type'] == known:
+        hook = dict(hook, type=ours)
     options = dict(show=args.show, interval=args.interval, wait_time=args.wait_time)
-    before = cfg.default_hooks.get('visualization', dict(type=name))
-    drawing = {switch: True, folder: args.show_dir}
-    cfg.default_hooks.visualization = dict(before, **options, **drawing)
+    if args.show_dir:
+        try:
+            Path(args.show_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f'--show-dir {args.show_dir}: {error.strerror}') from error
+        options[folder] = args.show_dir
+    cfg.default_hooks.visualization = dict(hook, **options, **{switch: True})
 
 
 def augment(cfg: Config) -> None:
     """Wraps the model in the config's ``tta_model`` and takes its ``tta_pipeline``."""
     if not {'tta_model', 'tta_pipeline'} <= cfg.keys():
-        if cfg.get('default_scope') != 'mmpretrain':
+        merging_model = MERGING_MODELS.get(cfg.get('default_scope'))
+        if merging_model is None:
             raise ConfigError(f'{cfg.filename}: --tta takes tta_model and tta_pipeline, not set')
         *transforms, pack = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
+        if 'meta_keys' in pack:
+            pack['meta_keys'] = (*pack['meta_keys'], 'flip', 'flip_direction')
         flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
         views = dict(type='TestTimeAug', transforms=[flips, [pack]])
-        cfg.setdefault('tta_model', dict(type='AverageClsScoreTTA'))
+        cfg.setdefault('tta_model', merging_model)
         cfg.setdefault('tta_pipeline', [*transforms, views])
     cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

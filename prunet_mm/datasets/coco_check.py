@@ -111,8 +111,9 @@ def check_annotations(dataset: Mapping, open_images: bool = False) -> Report:
         return report
     report.images = len(content['images'])
     _check_categories(report, content['categories'], classes)
-    if not report.errors and _check_fields(report, content):
-        _check_boxes(report, content, classes, bool(dataset.get('test_mode')))
+    test_mode = bool(dataset.get('test_mode'))
+    if not report.errors and _check_fields(report, content, test_mode):
+        _check_boxes(report, content, classes, test_mode)
         _check_images(report, content['images'], _image_folder(dataset), open_images)
     return report
 
@@ -164,9 +165,11 @@ def _check_categories(report: Report, categories: list[dict], classes: Sequence[
         )
 
 
-def _check_fields(report: Report, content: dict[str, list[dict]]) -> bool:
+def _check_fields(report: Report, content: dict[str, list[dict]], test_mode: bool) -> bool:
     """Whether the entries can be looked at one by one."""
-    for key, fields in (('images', IMAGE_FIELDS), ('annotations', ANNOTATION_FIELDS)):
+    # pycocotools asks every annotation whether it stands for a crowd; to mmdet none is no.
+    of_annotations = ANNOTATION_FIELDS | ({'iscrowd'} if test_mode else set())
+    for key, fields in (('images', IMAGE_FIELDS), ('annotations', of_annotations)):
         problems = [(_field_problem(entry, fields), entry) for entry in content[key]]
         problems = [(problem, entry) for problem, entry in problems if problem]
         if problems:
@@ -188,6 +191,8 @@ def _field_problem(entry: dict, fields: set[str]) -> str | None:
     for name in sorted(name for name in fields if name.endswith('id')):
         if not isinstance(entry[name], (int, str)):
             return f'has {entry[name]!r} as its {name}'
+    if 'iscrowd' in fields and entry['iscrowd'] not in (0, 1):
+        return f'has {entry["iscrowd"]!r} as its iscrowd'
     if 'file_name' in fields and not isinstance(entry['file_name'], str):
         return f'has {entry["file_name"]!r} as its file_name'
     if 'file_name' in fields:
@@ -210,7 +215,8 @@ def _check_boxes(report: Report, content: dict, classes: Sequence[str], test_mod
         problem = _box_problem(annotation, images, categories)
         if problem:
             found.setdefault(problem, []).append(annotation)
-        if problem in (None, BEYOND) and not annotation.get('ignore'):
+        ignored = annotation.get('ignore') or annotation.get('iscrowd')
+        if problem in (None, BEYOND) and not ignored:
             boxes[categories[annotation['category_id']]] += 1
     report.boxes = {name: boxes[name] for name in classes}
     for problem, entries in found.items():

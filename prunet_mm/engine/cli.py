@@ -86,6 +86,16 @@ def explain(error: BaseException) -> str | None:
     # It asserts that a prefix in init_cfg is one of the checkpoint's.
     if isinstance(error, AssertionError) and _raised_in(error, 'mmengine', 'runner'):
         return f'{error}: check the prefix in init_cfg'
+    # From mmcv's loading of images, maybe in a worker, which puts a traceback in front.
+    _, unreadable, path = str(error).rpartition('failed to load image: ')
+    if isinstance(error, AssertionError) and unreadable:
+        return f'{path.strip()}: is not an image that can be read'
+    # From a norm behind so many strides that one value per channel is left.
+    if isinstance(error, ValueError) and str(error).startswith('Expected more than 1 value per'):
+        return (
+            f'{error}: a norm cannot train on so little, so take larger batches or images, and '
+            'set drop_last=True in the train_dataloader if it is the last batch that is too small'
+        )
     # An ImportError without a name was raised by hand, by the check of installed versions.
     if isinstance(error, ImportError) and not error.name and _raised_in(error, 'prunet_mm'):
         return str(error)
@@ -243,8 +253,8 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Puts ``--launcher``, ``--resume`` and ``--amp`` to work, and the config's ``torch_threads``.
 
     Raises:
-        ConfigError: Mixed precision without a CUDA device, or a launcher that cannot be, as in
-            :func:`apply_process_arguments`.
+        ConfigError: Mixed precision or ``sync_bn`` without a CUDA device, or a launcher that cannot
+            be, as in :func:`apply_process_arguments`.
     """
     if args.resume is not None:
         cfg.resume = True
@@ -255,6 +265,8 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
             wrapper.setdefault('loss_scale', 'dynamic')
     if any(wrapper.get('type') == 'AmpOptimWrapper' for wrapper in optim_wrappers(cfg)):
         require_cuda('mixed precision (--amp)')
+    if args.launcher != 'none' and cfg.get('sync_bn'):
+        require_cuda('sync_bn (norms over all processes)')
     apply_process_arguments(cfg, args)
 
 

@@ -181,6 +181,28 @@ def test_boxes_that_are_left_out_or_odd(report, content, fields, words, cats):
     assert (found.errors, found.boxes) == ([], dict(cat=cats, dog=1))
 
 
+def test_crowds_count_as_nothing_to_learn_from_or_to_find(report, content):
+    content['annotations'][0]['iscrowd'] = 1
+    assert report().boxes == dict(cat=1, dog=1)
+
+
+@pytest.mark.parametrize(
+    ('value', 'words'),
+    [
+        (..., '1 of 3 annotations are incomplete: the first, id 1, has no iscrowd'),
+        (None, 'has None'),
+    ],
+)
+def test_evaluation_asks_whether_a_box_is_a_crowd(report, content, dataset, value, words):
+    content['annotations'][0]['iscrowd'] = value
+    if value is ...:
+        del content['annotations'][0]['iscrowd']
+    assert report().errors == []  # a training does not
+    dataset['test_mode'] = True
+    found = report()
+    assert words in only(found.errors, found)
+
+
 def test_a_pixel_beyond_the_image_is_fine(report, content):
     content['annotations'][0]['bbox'] = [-1, 40, 66, 9]
     assert report().warnings == []

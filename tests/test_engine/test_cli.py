@@ -109,6 +109,23 @@ def test_a_prefix_that_a_checkpoint_does_not_have_is_the_configs_fault(tmp_path)
     )
 
 
+@pytest.mark.parametrize(
+    'before', ['', 'Caught AssertionError in worker 0.\nTraceback:\n  AssertionError: ']
+)
+def test_an_image_that_cannot_be_read_is_named(before):
+    with pytest.raises(AssertionError) as raised:
+        raise AssertionError(f'{before}failed to load image: data/1.jpg\n')
+    assert cli.explain(raised.value) == 'data/1.jpg: is not an image that can be read'
+
+
+def test_a_batch_too_small_for_a_norm_is_the_configs_fault():
+    with pytest.raises(ValueError) as raised:
+        torch.nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
+    sentence = cli.explain(raised.value)
+    assert 'size torch.Size([1, 4, 1, 1])' in sentence
+    assert 'drop_last=True' in sentence
+
+
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / 'my_config.py'
@@ -243,6 +260,14 @@ def test_slurm_without_devices_is_refused(two_wrappers, started):
     started(0, SLURM_PROCID='0')
     with pytest.raises(ConfigError, match='--launcher slurm needs a CUDA device'):
         cli.apply_process_arguments(two_wrappers, arguments('--launcher', 'slurm'))
+
+
+def test_norms_over_all_processes_are_refused_without_cuda(two_wrappers, started):
+    two_wrappers.sync_bn = 'torch'
+    started(0, RANK='0')
+    with pytest.raises(ConfigError, match='sync_bn .* needs a CUDA device'):
+        cli.apply_run_arguments(two_wrappers, arguments('--launcher', 'pytorch'))
+    cli.apply_run_arguments(two_wrappers, arguments())
 
 
 def test_processes_on_cpus_talk_through_gloo(two_wrappers, started, monkeypatch):

@@ -51,10 +51,15 @@ def tool(root, monkeypatch, capsys, fresh_mmengine_globals):
 
 
 @pytest.fixture
-def refused(tool, monkeypatch):
-    """Run a search that is refused; returns the one sentence."""
-    monkeypatch.setattr(Config, 'pretty_text', '')  # what takes longest until then
+def quick_start(monkeypatch):
+    """Leave out of a run what takes longest before its first step: what the log tells of it."""
+    monkeypatch.setattr(Config, 'pretty_text', '')
     monkeypatch.setattr(mmengine_runner, 'collect_env', dict)
+
+
+@pytest.fixture
+def refused(tool, quick_start):
+    """Run a search that is refused; returns the one sentence."""
 
     def run(*args, name='search', config=DIGITS):
         code, out, err = tool(name, config, *args)
@@ -89,3 +94,25 @@ def short():
         'custom_hooks.4.interval=2',
         'custom_hooks.4.probes=1',
     ]
+
+
+@pytest.fixture
+def scenes(tool, tmp_path):
+    """A few scenes of digits, in COCO's format."""
+    out = tmp_path / 'scenes'
+    numbers = ('--train', '4', '--val', '2', '--size', '96')
+    code, _, err = tool('dataset_converters/digits_to_coco', '--out', out, *numbers)
+    assert code == 0, err
+    return out
+
+
+@pytest.fixture
+def of_scenes(scenes):
+    """Options with which a config for scenes of digits reads those few."""
+    options = [
+        f'{split}_dataloader.dataset.data_root={scenes}' for split in ('train', 'val', 'test')
+    ]
+    evaluators = [
+        f'{split}_evaluator.ann_file={scenes}/annotations/val.json' for split in ('val', 'test')
+    ]
+    return ['--cfg-options', *options, *evaluators]

@@ -2,50 +2,31 @@ import json
 
 import pytest
 
-TOOL = 'dataset_converters/digits_to_coco'
 CONFIG = 'configs/det/retinanet_prunet_digits.py'
-
-
-@pytest.fixture
-def scenes(tool, tmp_path):
-    out = tmp_path / 'scenes'
-    tool(TOOL, '--out', out, '--train', '4', '--val', '2', '--size', '96')
-    return out
-
-
-@pytest.fixture
-def options(scenes):
-    options = [
-        f'{split}_dataloader.dataset.data_root={scenes}' for split in ('train', 'val', 'test')
-    ]
-    evaluators = [
-        f'{split}_evaluator.ann_file={scenes}/annotations/val.json' for split in ('val', 'test')
-    ]
-    return ['--cfg-options', *options, *evaluators]
 
 
 def change(path, **fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def test_tells_what_every_file_holds(tool, scenes, options):
-    code, out, err = tool('check_dataset', CONFIG, *options)
+def test_tells_what_every_file_holds(tool, scenes, of_scenes):
+    code, out, err = tool('check_dataset', CONFIG, *of_scenes)
     assert (code, err) == (0, '')
     train, val = out.splitlines()
     assert train.startswith(f'train: {scenes}/annotations/train.json: 4 images, boxes: 0 ')
     assert val.startswith(f'val: {scenes}/annotations/val.json: 2 images, boxes: 0 ')
 
 
-def test_every_problem_is_a_line(tool, scenes, options):
+def test_every_problem_is_a_line(tool, scenes, of_scenes):
     (scenes / 'train/000001.jpg').write_text('no image')
     (scenes / 'train/000002.jpg').write_text('no image')
     change(scenes / 'annotations/val.json', annotations=[])
-    code, _, err = tool('check_dataset', CONFIG, *options)
+    code, _, err = tool('check_dataset', CONFIG, *of_scenes)
     assert code == 2
     lines = err.splitlines()
     assert [line.split(':')[0] for line in lines] == ['error', 'error', 'warning']
     assert '000001.jpg: is not an image' in lines[0]
-    code, _, err = tool('check_dataset', CONFIG, '--no-images', *options)
+    code, _, err = tool('check_dataset', CONFIG, '--no-images', *of_scenes)
     assert code == 0
     assert err == f'{lines[2]}\n'
 
@@ -57,13 +38,13 @@ def test_a_config_without_annotations(refused):
 
 @pytest.mark.parametrize(('tool_name', 'split'), [('train', 'train'), ('test', 'val')])
 def test_trainings_and_tests_stop_before_they_start(
-    refused, scenes, options, tmp_path, tool_name, split
+    refused, scenes, of_scenes, tmp_path, tool_name, split
 ):
     path = scenes / f'annotations/{split}.json'
     change(path, categories=[dict(id=1, name='zero')])
     checkpoint = [tmp_path / 'none.pth'] if tool_name == 'test' else []
     work = ['--work-dir', tmp_path / 'work']
-    sentence = refused(*checkpoint, *work, *options, name=tool_name, config=CONFIG)
+    sentence = refused(*checkpoint, *work, *of_scenes, name=tool_name, config=CONFIG)
     assert sentence.startswith(f"{path}: has no category '0', '1', '2'")
     assert not (tmp_path / 'work').exists()
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, DefaultScope
-from mmengine.visualization import Visualizer
 
 import prunet_mm
 from prunet_mm.datasets.digits import Digits
@@ -114,18 +113,25 @@ def test_predictions_are_drawn(tool, checkpoint, tmp_path):
     assert {path.name for path in (tmp_path / 'drawn').iterdir()} == {'0_0.png', '200_0.png'}
 
 
-def test_predictions_of_a_detector_are_drawn_by_its_own_hook(root):
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [
+        (None, 'DetectionDrawingHook'),
+        ('DetVisualizationHook', 'DetectionDrawingHook'),
+        ('TrackVisualizationHook', 'TrackVisualizationHook'),
+    ],
+)
+def test_ours_draws_in_place_of_mmdets_hook(root, tmp_path, before, after):
     draw = runpy.run_path(str(root / 'tools/test.py'))['draw_predictions']
-    cfg = Config(dict(default_scope='mmdet', default_hooks=dict()))
-    options = Config(dict(show=False, show_dir='drawn', interval=3, wait_time=1.0))
-    draw(cfg, options)
-    prunet_mm.register_all_modules()
-    Visualizer.get_instance('any')
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        hook = HOOKS.build(cfg.default_hooks.visualization)
-    assert (type(hook).__name__, hook.draw, hook.test_out_dir, hook.interval) == (
-        *('DetVisualizationHook', True, 'drawn', 3),
-    )
+    hooks = dict(visualization=dict(type=before, score_thr=0.6)) if before else dict()
+    cfg = Config(dict(default_scope='mmdet', default_hooks=hooks))
+    options = dict(show=False, show_dir=str(tmp_path / 'new/drawn'), interval=3, wait_time=1.0)
+    draw(cfg, Config(options))
+    found = cfg.default_hooks.visualization
+    assert (found.type, found.draw, found.interval) == (after, True, 3)
+    assert found.get('score_thr') == (0.6 if before else None)
+    assert HOOKS.get('DetectionDrawingHook')
+    assert (tmp_path / 'new/drawn').is_dir()
 
 
 @pytest.fixture
@@ -191,7 +197,8 @@ def test_checkpoints_of_something_else(refused, refused_files, tmp_path, name, w
         (['--cfg-options', 'test_evaluator=None'], 'test_evaluator is missing'),
         (['--cfg-options', 'test_dataloader.dataset.data_root=nowhere'], 'nowhere is no folder'),
         (['--cfg-options', 'default_scope=mmseg', '--show-dir', 'x'], 'are drawn for mmpretrain'),
-        (['--cfg-options', 'default_scope=mmdet', '--tta'], '--tta takes tta_model and tta_pipel'),
+        (['--show-dir', 'README.md/x'], '--show-dir README.md/x: Not a directory'),
+        (['--cfg-options', 'default_scope=mmseg', '--tta'], '--tta takes tta_model and tta_pipel'),
     ],
 )
 def test_command_lines_that_cannot_be(refused, checkpoint, tmp_path, monkeypatch, args, words):
