@@ -23,6 +23,7 @@ from prunet_mm.latency.measure import (
     measure,
     stopwatch_for,
 )
+from prunet_mm.latency.memory import failing_allocations, give_back_freed_memory
 from prunet_mm.latency.network import random_inputs
 from prunet_mm.latency.targets import Subject, load_spec, one_line
 from prunet_mm.spec import NetworkSpec
@@ -108,7 +109,7 @@ class Benchmark:
             progress: Gets the part that is done, from 0 to 1, and what is being done.
         """
         targets: dict[int, Target] = {}
-        given: dict[tuple[int, int], tuple[list[Tensor], list[Tensor]]] = {}
+        given: dict[int, tuple[list[Tensor], list[Tensor]]] = {}  # by batch, of one subject
 
         def failed(target: Target, error: Exception) -> None:
             ((index, _),) = target.steps
@@ -118,13 +119,17 @@ class Benchmark:
         with deployed(self.device, self.threads):
             for index, job in enumerate(self.jobs):
                 progress(0.0, f'preparing {job}')
-                key = id(job.subject), job.batch
+                if job.subject is not self.jobs[index - 1].subject:
+                    given.clear()
                 try:
-                    if key not in given:
-                        given[key] = self._given(job)
-                    targets[index] = self._target(index, job, *given[key])
+                    with failing_allocations(self.device):
+                        if job.batch not in given:
+                            given[job.batch] = self._given(job)
+                        targets[index] = self._target(index, job, *given[job.batch])
                 except Exception as error:  # models and backends may raise anything
                     self._fail(index, error)
+                if job.error:  # only now, since the error held on to what it came across
+                    self._give_back()
             given.clear()
             measure(
                 lambda: list(targets.values()),
@@ -160,8 +165,13 @@ class Benchmark:
     def _fail(self, index: int, error: Exception) -> None:
         self.jobs[index].error = _sentence(error)
         self.measurement.forget(index)
+
+    def _give_back(self) -> None:
+        """Leaves the memory of what failed to the others."""
         gc.collect()
-        if self.device != 'cpu':
+        if self.device == 'cpu':
+            give_back_freed_memory()
+        else:
             torch.cuda.empty_cache()
 
 

@@ -20,6 +20,7 @@ from prunet_mm.latency.device import device_name, require_device, software
 from prunet_mm.latency.drift import drifts, without_drift
 from prunet_mm.latency.journal import Journal, Visit
 from prunet_mm.latency.measure import Protocol, Stopwatch, Target, deployed, stopwatch_for
+from prunet_mm.latency.memory import failing_allocations
 from prunet_mm.latency.pool import Pool
 from prunet_mm.latency.rounds import Stop, measure_rounds
 from prunet_mm.latency.table import Entry, LatencyTable, readable
@@ -126,7 +127,7 @@ def build_table(
     stopwatch = stopwatch or stopwatch_for(plan.device, plan.threads)
     kept = Journal(journal, plan.head(), fresh)
     try:
-        with deployed(plan.device, plan.threads):
+        with deployed(plan.device, plan.threads), failing_allocations(plan.device):
             stops = _Stops(plan)
             measure_rounds(stops.draw, stops.anchor, kept, protocol, stopwatch, progress, clock)
     except (MemoryError, RuntimeError) as error:

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from torch import Tensor
 from prunet_mm.latency.backends.base import SelfTimed
 from prunet_mm.latency.device import keep_freed_memory
 from prunet_mm.latency.intervals import median_interval, relative_half_width
-from prunet_mm.latency.memory import failing_allocations
 
 Step = tuple[Hashable, Callable[[Any], Any]]
 
@@ -310,8 +309,7 @@ def _run(target: Target) -> None:
 def deployed(device: str, threads: int) -> Iterator[None]:
     """Sets up the process as for inference on a device, with this many threads, and puts it back.
 
-    On a GPU, cuDNN picks the fastest algorithm of each convolution when it first meets it. On
-    a CPU, allocations fail where the memory ends, which a process survives.
+    On a GPU, cuDNN picks the fastest algorithm of each convolution when it first meets it.
     """
     cudnn = torch.backends.cudnn
     before = torch.get_num_threads(), cudnn.benchmark
@@ -320,9 +318,9 @@ def deployed(device: str, threads: int) -> Iterator[None]:
     if device == 'cpu':
         keep_freed_memory()
     # Events are recorded on the current device, whatever the tensors are on.
-    where = failing_allocations() if device == 'cpu' else torch.cuda.device(device)
+    current = nullcontext() if device == 'cpu' else torch.cuda.device(device)
     try:
-        with where, torch.inference_mode():
+        with current, torch.inference_mode():
             yield
     finally:
         torch.set_num_threads(before[0])

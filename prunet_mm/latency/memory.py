@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Of what is available, this is taken at most: the rest of the system goes on meanwhile.
+# Of what is available, this part at most is taken: the rest of the system goes on meanwhile.
 PART = 0.9
+# Of bytes, what is always left to small things, such as machine code that a library generates.
+LEAST = 2**28
 # Of control groups, version 2 and version 1: what a container may take, and what it has taken.
 _GROUPS = (
     ('sys/fs/cgroup', 'memory.max', 'memory.current'),
@@ -34,27 +37,65 @@ def available_bytes(root: Path = Path('/')) -> int | None:
 
 
 @contextmanager
-def failing_allocations() -> Iterator[None]:
-    """Makes allocations fail beyond nearly all the memory that is available at the start.
+def failing_allocations(device: str) -> Iterator[None]:
+    """Makes allocations fail beyond nearly all the memory that is available now.
 
     Linux grants more than there is, and kills whoever takes it: no row of a comparison could say
-    that it was too large, and the others would be lost with it. On other systems nothing changes.
+    that it was too large, and the others would be lost with it. Other systems need no limit.
+
+    Args:
+        device: Where the work is done; on a GPU allocations fail by themselves.
     """
     used = re.search(r'^VmData:\s*(\d+) kB$', _text(Path('/proc/self/status')), re.M)
     available = available_bytes()
-    if used is None or available is None:
+    if device != 'cpu' or used is None or available is None:
         yield
         return
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_DATA)
     known = [limit for limit in before if limit != resource.RLIM_INFINITY]
-    limit = min([1024 * int(used[1]) + int(PART * available), *known])
+    more = max(LEAST, int(PART * available) - _held_bytes())
+    limit = min([1024 * int(used[1]) + more, *known])
     resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def give_back_freed_memory() -> None:
+    """Returns to the system what was freed and is kept, where the C library is glibc."""
+    if hasattr(_libc(), 'malloc_trim'):
+        _libc().malloc_trim(0)
+
+
+class _MallInfo2(ctypes.Structure):
+    """What glibc tells of its memory (mallinfo(3))."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *('arena', 'ordblks', 'smblks', 'hblks', 'hblkhd'),
+            *('usmblks', 'fsmblks', 'uordblks', 'fordblks', 'keepcost'),
+        )
+    )
+
+
+def _held_bytes() -> int:
+    """What was freed and is kept for the next allocations; 0 where that is not known."""
+    if not hasattr(_libc(), 'mallinfo2'):
+        return 0
+    mallinfo2 = _libc().mallinfo2
+    mallinfo2.restype = _MallInfo2
+    return mallinfo2().fordblks
+
+
+def _libc() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except TypeError:  # Windows
+        return None
 
 
 def _text(path: Path) -> str:

@@ -1,10 +1,10 @@
+import subprocess
 import sys
 
 import pytest
 import torch
 
 from prunet_mm.latency import memory
-from prunet_mm.latency.measure import deployed
 from prunet_mm.latency.memory import available_bytes, failing_allocations
 
 MEMINFO = 'MemTotal: 16000 kB\nMemFree: 1000 kB\nMemAvailable:    8000 kB\nBuffers: 7 kB\n'
@@ -54,27 +54,62 @@ def test_a_system_that_does_not_tell(tmp_path):
 
 
 @pytest.fixture
-def little(monkeypatch):
-    """100 MB are left."""
+def limit():
+    """The limit of this process's data, which is back in the end."""
     if sys.platform != 'linux':
         pytest.skip('allocations fail by themselves')
-    monkeypatch.setattr(memory, 'available_bytes', lambda: 10**8)
+    import resource
 
-
-def test_beyond_what_is_available_an_allocation_fails_and_the_process_lives(little):
-    resource = pytest.importorskip('resource')
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with deployed('cpu', 1):
-        with pytest.raises(RuntimeError, match="can't allocate memory"):
-            torch.empty(2 * 10**9, dtype=torch.uint8)
-        assert torch.ones(10**6).sum() == 10**6
+    yield lambda: resource.getrlimit(resource.RLIMIT_DATA)[0]
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
-    torch.empty(2 * 10**9, dtype=torch.uint8)
 
 
-def test_where_it_is_not_known_nothing_is_limited(monkeypatch):
-    resource = pytest.importorskip('resource')
+def test_beyond_what_is_available_an_allocation_fails_and_the_process_lives(limit, monkeypatch):
+    monkeypatch.setattr(memory, 'available_bytes', lambda: 10**8)
+    with failing_allocations('cpu'):
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            torch.empty(3 * 10**9, dtype=torch.uint8)
+        assert torch.ones(10**6).sum() == 10**6
+    torch.empty(3 * 10**9, dtype=torch.uint8)
+
+
+def test_what_was_freed_and_kept_is_not_counted_twice(limit, monkeypatch):
+    monkeypatch.setattr(memory, 'available_bytes', lambda: 8 * 10**9)
+    limits = []
+    for held in (0, 2 * 10**9, 8 * 10**9):
+        monkeypatch.setattr(memory, '_held_bytes', lambda held=held: held)
+        with failing_allocations('cpu'):
+            limits.append(limit())
+    assert limits[0] - limits[1] == pytest.approx(2 * 10**9, abs=10**7)
+    # Some is always left, such as for the machine code of a small model behind one too large.
+    assert limits[0] - limits[2] == pytest.approx(0.9 * 8 * 10**9 - 2**28, abs=10**7)
+
+
+def test_a_gpu_and_an_unknown_system_have_no_limit(limit, monkeypatch):
+    before = limit()
+    with failing_allocations('cuda:0'):
+        assert limit() == before
     monkeypatch.setattr(memory, 'available_bytes', lambda: None)
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    with failing_allocations():
-        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    with failing_allocations('cpu'):
+        assert limit() == before
+
+
+def test_what_is_freed_can_be_given_back(limit):
+    """In a process of its own, since what others have kept decides what is given back."""
+    code = """if True:
+        import torch
+        from prunet_mm.latency.device import keep_freed_memory
+        from prunet_mm.latency.memory import _held_bytes, available_bytes, give_back_freed_memory
+        def rss():
+            return int(open('/proc/self/statm').read().split()[1]) * 4096
+        if not keep_freed_memory():
+            raise SystemExit
+        before = rss()
+        x = torch.ones(75_000_000)  # 300 MB
+        del x
+        assert rss() - before > 250e6 and _held_bytes() > 250e6
+        give_back_freed_memory()
+        assert rss() - before < 50e6
+    """
+    subprocess.run([sys.executable, '-c', code], check=True)
