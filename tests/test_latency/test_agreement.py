@@ -38,3 +38,8 @@ def test_what_is_not_finite_is_refused_also_where_the_model_is_so(value, words):
     x = torch.tensor([1.0, value])
     with pytest.raises(PrunetError, match=words):
         check(x, x, 'bfloat16')
+
+
+def test_nothing_agrees_with_nan():
+    with pytest.raises(PrunetError, match='away from that of eager float32'):
+        check(X, X * float('nan'), 'bfloat16')
