@@ -151,7 +151,7 @@ def main() -> None:
     if table:
         print(f'predicted by {args.table}, {table.describe()}\n')
         for row, value_ms in zip(rows, predicted_ms, strict=True):
-            row['predicted_ms'] = value_ms
+            row |= dict(predicted_ms=value_ms, predicted_kind=table.kind)
     print(as_text(rows, settings.precision, table and table.kind))
     if args.json:
         write_atomic(args.json, as_json(rows))
@@ -171,6 +171,11 @@ def choose_settings(args: argparse.Namespace, table: LatencyTable | None) -> Set
     """How to measure, so that it can be compared with the table if there is one."""
     if table is None:
         return DEFAULTS.updated(vars(args))
+    if table.kind == 'estimated':
+        raise ConfigError(
+            f'{args.table} is estimated, by a protocol that nothing is measured by here: '
+            'tools/predict_latency.py prints what it says'
+        )
     known = dict(
         backend=(table.backend,), dtype=table.dtype, batch=(table.batch,), threads=table.threads
     )

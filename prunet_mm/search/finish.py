@@ -65,8 +65,9 @@ def finish(runner, batches: int = 20) -> Result:
         all_reduce_params([b for b in model.buffers() if b.is_floating_point()], op='mean')
     model.eval()
     loss = model.task_loss(data.probe('architecture', batches))
+    estimated = 'estimated_' if model.table.kind == 'estimated' else ''
     spec = supernet.derive(
-        name=f'{supernet.space.name}_{outcome.predicted_ms:.4g}ms',
+        name=f'{supernet.space.name}_{estimated}{outcome.predicted_ms:.4g}ms',
         provenance=dict(
             predicted_ms=round(outcome.predicted_ms, 6),
             budget_ms=model.budget.budget_ms,

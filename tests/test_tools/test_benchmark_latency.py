@@ -160,7 +160,7 @@ def test_what_a_table_predicts_stands_beside_it(tool, subnet, table, tmp_path):
     assert 'measured table [ms]' in out
     (row,) = json.loads((tmp_path / 'a.json').read_text())
     assert row['batch'] == 2
-    assert row['predicted_ms'] > 0
+    assert row['predicted_ms'] > 0 and row['predicted_kind'] == 'measured'
     assert f'{row["predicted_ms"] / row["latency_ms"]:.3f}' in out
 
 
@@ -180,6 +180,7 @@ def test_the_smallest_networks_of_the_zoo_are_timed_by_default(root, monkeypatch
         (['SUBNET', '--table', 'none.json'], 'there is no latency table none.json; measure one'),
         (['SUBNET', '--table', 'TABLE', '--batch', '3'], 'is of eager, float32, batch 2 and 1 CPU'),
         (['SUBNET', '--table', 'TABLE', '--backend', 'compile'], 'no other ones can be given'),
+        (['prunet_p0', '--table', 'v100_trt_fp16_b1'], 'v100_trt_fp16_b1 is estimated, by a'),
         (['prunet_p0', '--table', 'TABLE'], 'has no latency for conv 3->32'),
         (['SUBNET', '--device', 'cuda:99'], 'device cuda:99 was asked for'),
         (['SUBNET', '--device', 'tpu'], 'unknown device "tpu"'),

@@ -150,13 +150,16 @@ def test_bad_input_is_one_sentence(tool, table_file, tmp_path, monkeypatch, args
     assert not (tmp_path / 'c.json').exists()
 
 
-def test_no_torch_is_imported(run_python, table_file):
-    path = table_file('a', {IRB: 1.0})
+@pytest.mark.parametrize('help', [True, False])
+def test_no_torch_is_imported(run_python, table_file, help):
+    args = ['--help'] if help else ['show', str(table_file('a', {IRB: 1.0}))]
     code = (
         'import runpy, sys\n'
-        f'sys.argv = ["latency_table.py", "show", {str(path)!r}]\n'
-        'runpy.run_path("tools/latency_table.py", run_name="__main__")\n'
-        'print("torch" in sys.modules, "mmengine" in sys.modules)\n'
+        f'sys.argv = ["latency_table.py", *{args}]\n'
+        'try:\n'
+        '    runpy.run_path("tools/latency_table.py", run_name="__main__")\n'
+        'finally:\n'
+        '    print("torch" in sys.modules, "mmengine" in sys.modules)\n'
     )
     done = run_python('-c', code)
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from prunet_mm.spec import NetworkSpec
+
 
 def test_one_row_an_architecture_step_tells_all(make_search, history, tmp_path):
     options = {'train_cfg.max_iters': 12, 'train_cfg.architecture_interval': 2}
@@ -65,3 +67,4 @@ def test_what_an_estimated_table_says_is_called_estimated(
     assert 'search/expected_ms' not in names
     (log,) = (tmp_path / 'work').glob('*/*.log')
     assert 'Latencies are estimated on a device far away' in log.read_text()
+    assert NetworkSpec.load(tmp_path / 'work/subnet.json').name.startswith('tiny_estimated_')
