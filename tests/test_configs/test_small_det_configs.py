@@ -1,6 +1,4 @@
-"""Detection configs for a CPU: they learn, predict and are evaluated, also without annotations."""
-
-import json
+"""Detection configs for a CPU: they learn and predict, also without annotations."""
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
-from PIL import Image
 
 from prunet_mm.datasets.digit_scenes import compose_scenes
 from prunet_mm.detection.check import require_channels_fit
@@ -61,7 +57,7 @@ def test_two_scenes_are_learnt_and_found_again(load, name):
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     model.train()
     losses = [float(model.train_step(data, wrapper)['loss']) for _ in range(80)]
-    assert losses[-1] < 0.1 * losses[0]
+    assert losses[-1] < 0.05 * losses[0]
 
     for norm in model.modules():  # their statistics lag behind
         if isinstance(norm, torch.nn.BatchNorm2d):
@@ -113,46 +109,3 @@ def test_configs_that_are_compared_share_data_and_schedule(load, names):
         for model in models:
             del model['backbone'], model['neck']['in_channels']
         assert models[0] == models[1]
-
-
-@pytest.fixture
-def cells(tmp_path):
-    """A folder like BCCD's, with an image that shows nothing."""
-    root = tmp_path / 'bccd'
-    (root / 'images').mkdir(parents=True)
-    random = np.random.RandomState(0)
-    for number in range(1, 5):
-        pixels = random.randint(256, size=(96, 128, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(root / f'images/{number}.jpg')
-    content = dict(
-        images=[dict(id=i, file_name=f'{i}.jpg', width=128, height=96) for i in range(1, 5)],
-        annotations=[
-            dict(id=i, image_id=i, category_id=i, bbox=[20, 20, 50, 40], area=2000, iscrowd=0)
-            for i in (1, 2, 3)
-        ],
-        categories=[dict(id=i, name=n) for i, n in enumerate(('RBC', 'WBC', 'Platelets'), 1)],
-    )
-    for split in ('train', 'val', 'test'):
-        (root / f'{split}.json').write_text(json.dumps(content))
-    return root
-
-
-@pytest.mark.parametrize('name', CELLS)
-def test_cells_are_trained_on_and_evaluated(load, cells, tmp_path, name):
-    cfg = load(name)
-    for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'].update(batch_size=2)
-        cfg[f'{split}_dataloader'].dataset.data_root = str(cells)
-    for split in ('val', 'test'):
-        cfg[f'{split}_evaluator'].ann_file = f'{cells}/{split}.json'
-    cfg.train_cfg.update(max_epochs=1, val_interval=1)
-    cfg.param_scheduler = None
-    cfg.model.test_cfg.score_thr = 0.0
-    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
-    cfg.vis_backends = cfg.visualizer.vis_backends = []
-    cfg.work_dir, cfg.experiment_name = str(tmp_path), name
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    assert runner.iter == 2
-    assert np.isfinite(runner.message_hub.get_scalar('train/loss').current())
-    assert 0 <= runner.test()['coco/bbox_mAP'] <= 1
