@@ -92,7 +92,8 @@ class Benchmark:
         require(dict.fromkeys(job.backend for job in self.jobs), device, dtype)
         if any(isinstance(subject.model, OnnxFile) for subject in subjects):
             require(['onnxruntime'], 'cpu')  # what the outputs are checked against
-        self.measurement = Measurement()
+        self.stopwatch = stopwatch_for(device, threads)
+        self.measurement = Measurement(clock=self.stopwatch.name)
 
     def run(
         self,
@@ -134,7 +135,7 @@ class Benchmark:
             measure(
                 lambda: list(targets.values()),
                 protocol,
-                stopwatch_for(self.device, self.threads),
+                self.stopwatch,
                 lambda done: progress(done, 'measuring'),
                 into=self.measurement,
                 failed=failed,

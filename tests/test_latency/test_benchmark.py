@@ -151,8 +151,10 @@ def test_numbers_of_known_samples(subject):
 
 
 def test_what_was_not_reached_before_an_interruption_says_so(subject):
-    (row,) = rows(Benchmark([subject]))
+    bench = Benchmark([subject])
+    (row,) = rows(bench)
     assert row['error'] == 'interrupted before it was measured'
+    assert bench.measurement.clock == 'processor time of the thread'
 
 
 def test_csv_has_every_field_in_a_column_of_its_own(subject):
