@@ -192,11 +192,6 @@ def test_an_unknown_device_lists_the_known_ones():
         roofline.find_device('h100')
 
 
-@pytest.mark.parametrize('name', ['prunet_p0', 'prunet_p1'])
-def test_the_v100_config_has_both_released_networks_in_its_space(v100_space, name):
-    assert v100_space.contains(load_zoo(name))
-
-
 def test_the_shipped_table_is_what_the_model_says_of_the_v100_space(v100_space):
     table = LatencyTable.load(NAME)
     assert table.to_dict() == estimated_table(v100_space, V100, 1).to_dict()
