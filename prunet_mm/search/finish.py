@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import mmcv
 from mmengine.dist import all_reduce_params, is_distributed
+from mmengine.logging import print_log
 
 from prunet_mm.engine.checkpoint import save_checkpoint_file
 from prunet_mm.errors import ConfigError
@@ -149,7 +152,16 @@ def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Tim
         return None
     settings = device, table.batch, table.threads, table.backend, table.dtype
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        return pool.submit(_measure, spec, *settings).result()
+        try:
+            return pool.submit(_measure, spec, *settings).result()
+        except BrokenProcessPool:  # killed for its memory, for instance
+            # A long search does not end without its report for that.
+            print_log(
+                'The network is not measured: the process that was to do it has died.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return None
 
 
 def _measure(spec: NetworkSpec, *settings) -> Timing:

@@ -141,9 +141,13 @@ def test_batches_without_a_box_train_to_finite_weights(make_detector_search, sta
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_every_tier_prunes_and_the_stages_of_the_neck_stay(make_detector_search, history, tmp_path):
+def test_every_tier_prunes_and_the_stages_of_the_neck_stay(
+    make_detector_search, history, log, tmp_path
+):
     runner = make_detector_search()
+    lines = log(runner)
     runner.train()
+    assert any('without it the loss rises by' in line for line in lines)  # a layer was tested
     events = [event for row in history() for event in row['events']]
     assert {event['kind'] for event in events} >= {'move', 'candidate', 'layer'}
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')

@@ -1,3 +1,6 @@
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
 import pytest
 import torch
 
@@ -66,6 +69,19 @@ def test_the_device_of_the_table_measures_the_network(searched, make_table, tmp_
     assert finish.measure_subnet(spec, elsewhere, dict(device='cpu')) is None
     estimated = make_table(device=device_name('cpu'), kind='estimated')
     assert finish.measure_subnet(spec, estimated, dict(device='cpu')) is None
+
+
+def test_a_process_that_dies_while_it_measures_costs_the_measurement_alone(
+    searched, make_table, monkeypatch, tmp_path
+):
+    from prunet_mm.latency.device import device_name
+
+    def die(*_):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(ProcessPoolExecutor, 'submit', die)
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    assert finish.measure_subnet(spec, make_table(device=device_name('cpu')), {}) is None
 
 
 def test_deriving_from_the_last_checkpoint_gives_the_same(searched, make_search, tmp_path):
