@@ -193,9 +193,10 @@ def test_what_was_measured_is_not_measured_again(build, tmp_path):
     assert build.machine.timed == []  # killed when all was measured, and nothing was saved
 
 
-def test_a_session_on_a_slower_machine_changes_nothing(build, tmp_path):
+@pytest.mark.parametrize('dies_after', [90, 175])  # the second one in the middle of five rounds
+def test_a_session_on_a_slower_machine_changes_nothing(build, tmp_path, dies_after):
     with pytest.raises(Killed):
-        build(journal=tmp_path / 'journal', dies_after=90)
+        build(journal=tmp_path / 'journal', dies_after=dies_after)
     table = build(journal=tmp_path / 'journal', slowness=lambda now: 1.5)
     least, most = table.protocol['drift_divided_out']
     assert most / least == pytest.approx(1.5, abs=1e-3)
