@@ -120,7 +120,8 @@ class Validation(Spec):
     def describe(self) -> str:
         """Mean absolute error, bias, worst error and rank correlation in one line."""
         errors = self.errors
-        ranks = '' if self.tau is None else f', Kendall tau {self.tau:.3f}'
+        known = 'undefined' if self.tau is None else f'{self.tau:.3f}'
+        ranks = f', Kendall tau {known}' if len(errors) > 1 else ''
         return (
             f'{len(errors)} random networks, predicted against measured: mean absolute error '
             f'{np.abs(errors).mean():.1%}, bias {errors.mean():+.1%}, '

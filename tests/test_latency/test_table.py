@@ -299,7 +299,9 @@ def test_tau_equals_scipys(seed):
     assert (tau is None) if np.isnan(expected) else tau == pytest.approx(expected)
 
 
-def test_the_ranks_of_one_network_are_not_reported():
+def test_ranks_are_reported_where_there_are_some():
     assert 'tau' not in Validation(fitted_on=1, predicted_ms=(1,), measured_ms=(1.1,)).describe()
+    equal = Validation(fitted_on=1, predicted_ms=(1, 1), measured_ms=(1.1, 1.2))
+    assert equal.describe().endswith('Kendall tau undefined')
     text = Validation(fitted_on=1, predicted_ms=(1, 2, 3), measured_ms=(1, 2.5, 2.4)).describe()
     assert text.endswith('Kendall tau 0.333')
