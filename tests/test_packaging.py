@@ -110,9 +110,9 @@ def test_stamps_follow_success_and_a_second_make_installs_nothing(root, tmp_path
 
     assert '-m pytest' in commands('test').rstrip().splitlines()[-1]
     assert commands('demo').index('pip install') < commands('demo').index('touch')
-    for stamp in ('.demo-installed', '.test-installed'):
+    for stamp in ('.demo-installed', '.det-installed', '.test-installed'):
         (tmp_path / stamp).touch()
-    assert 'pip install' not in commands('demo', 'test')
+    assert 'pip install' not in commands('demo', 'detect', 'test')
 
 
 def test_ci_takes_wheels_beside_the_checkout_where_there_are_any(root, tmp_path):
