@@ -8,10 +8,11 @@ from pathlib import Path
 # no test has a display.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
-# A shell starts what goes on in the background deaf to Ctrl-C, and with it what tests interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+
+# A shell starts what goes on in the background deaf to Ctrl-C, and with it what tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
