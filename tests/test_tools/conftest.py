@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import runner as mmengine_runner
 
 from prunet_mm.spec import SearchSpace
 
@@ -30,31 +29,35 @@ def table(digits, tmp_path):
 
 
 @pytest.fixture
-def tool(root, monkeypatch, capsys, fresh_mmengine_globals):
+def run_tool(root, monkeypatch, capsys):
     """Run a tool as a command line, in this process; returns exit code, stdout and stderr."""
 
     def run(name, *args):
-        fresh_mmengine_globals()
-        monkeypatch.chdir(root)
         monkeypatch.setattr(sys, 'argv', [f'tools/{name}.py', *map(str, args)])
-        threads = torch.get_num_threads()
         try:
-            runpy.run_path(f'tools/{name}.py', run_name='__main__')
+            runpy.run_path(str(root / f'tools/{name}.py'), run_name='__main__')
             code = 0
         except SystemExit as stop:
             code = stop.code
-        finally:
-            torch.set_num_threads(threads)
         return code, *capsys.readouterr()
 
     return run
 
 
 @pytest.fixture
-def quick_start(monkeypatch):
-    """Leave out of a run what takes longest before its first step: what the log tells of it."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-    monkeypatch.setattr(mmengine_runner, 'collect_env', dict)
+def tool(run_tool, root, monkeypatch, fresh_mmengine_globals):
+    """The same from the checkout, for tools that build a runner."""
+
+    def run(name, *args):
+        fresh_mmengine_globals()
+        monkeypatch.chdir(root)
+        threads = torch.get_num_threads()
+        try:
+            return run_tool(name, *args)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import csv
 import json
 import runpy
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -22,19 +23,8 @@ SPEC = SearchSpace.from_dict(SPACE).largest()
 
 
 @pytest.fixture
-def tool(root, monkeypatch, capsys):
-    """Run the tool as a command line, in this process; returns exit code, stdout and stderr."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['benchmark_latency.py', *map(str, args)])
-        try:
-            runpy.run_path(str(root / 'tools/benchmark_latency.py'), run_name='__main__')
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+def tool(run_tool):
+    return partial(run_tool, 'benchmark_latency')
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -35,19 +35,8 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def tool(root, monkeypatch, capsys):
-    """Run the tool as a command line, in this process; returns exit code, stdout and stderr."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['build_latency_table.py', *map(str, args)])
-        try:
-            runpy.run_path(str(root / 'tools/build_latency_table.py'), run_name='__main__')
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+def tool(run_tool):
+    return partial(run_tool, 'build_latency_table')
 
 
 def test_from_a_config_to_a_table_that_predicts(run_python, config, tmp_path):

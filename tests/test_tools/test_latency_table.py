@@ -1,5 +1,4 @@
-import runpy
-import sys
+from functools import partial
 
 import pytest
 
@@ -40,19 +39,8 @@ def table_file(tmp_path):
 
 
 @pytest.fixture
-def tool(root, monkeypatch, capsys):
-    """Run the tool as a command line, in this process; returns exit code, stdout and stderr."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['latency_table.py', *map(str, args)])
-        try:
-            runpy.run_path(str(root / 'tools/latency_table.py'), run_name='__main__')
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+def tool(run_tool):
+    return partial(run_tool, 'latency_table')
 
 
 def test_shows_provenance_validation_and_what_was_measured(tool, table_file):

@@ -1,6 +1,5 @@
 import json
-import runpy
-import sys
+from functools import partial
 
 import pytest
 
@@ -18,20 +17,10 @@ SPACE = dict(
 
 
 @pytest.fixture
-def predict(root, monkeypatch, capsys, tmp_path):
+def predict(run_tool, monkeypatch, tmp_path):
     """Run the tool in an empty folder, in this process; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['predict_latency.py', *map(str, args)])
-        try:
-            runpy.run_path(str(root / 'tools/predict_latency.py'), run_name='__main__')
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(run_tool, 'predict_latency')
 
 
 @pytest.fixture
