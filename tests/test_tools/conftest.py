@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import runner as mmengine_runner
 
 from prunet_mm.spec import SearchSpace
 
@@ -58,6 +59,13 @@ def tool(run_tool, root, monkeypatch, fresh_mmengine_globals):
             torch.set_num_threads(threads)
 
     return run
+
+
+@pytest.fixture
+def quick_start(monkeypatch):
+    """Leave out of a run what takes longest before its first step: what the log tells of it."""
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    monkeypatch.setattr(mmengine_runner, 'collect_env', dict)
 
 
 @pytest.fixture
