@@ -1,4 +1,4 @@
-"""The digits search as a command line, run in this process."""
+"""Tools as command lines, run in this process, and the digits search that most are tried on."""
 
 import runpy
 import sys
