@@ -179,7 +179,10 @@ WRONG = [
     (stage(ops='irb'), 'stages[1].ops: found "irb", expected a list'),
     # Its order would differ from process to process, and with it that of the candidates.
     (stage(ops={'irb'}), "stages[1].ops: found {'irb'}, expected a list"),
-    (stage(ops=['mbconv']), 'stages[1].ops[0]: found "mbconv", expected "conv", "fused_irb" or'),
+    (
+        stage(ops=['mbconv']),
+        'stages[1].ops[0]: found "mbconv", expected "conv", "fused_irb", "irb" or',
+    ),
     (stage(se=1), 'stages[1].se: found 1, expected True or False'),
     (stage(stride=4), 'stages[1].stride: found 4, expected 1 or 2'),
     (stage(granularty=4), 'stages[1].granularty: unknown field, perhaps granularity is meant'),
