@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 from prunet_mm.errors import ConfigError
@@ -39,6 +40,12 @@ SPACE = dict(
 )
 
 
+@cache
+def space() -> SearchSpace:
+    """All networks of the benchmark, each once."""
+    return SearchSpace.from_dict(SPACE)
+
+
 def to_spec(code: str) -> NetworkSpec:
     """The network of a code.
 
@@ -47,13 +54,13 @@ def to_spec(code: str) -> NetworkSpec:
     """
     if len(code) != sum(DEPTHS) or set(code) - set('012'):
         raise ConfigError(f'found the code "{code}", expected {sum(DEPTHS)} digits, each 0, 1 or 2')
-    space, choices = SearchSpace.from_dict(SPACE), []
-    for digit, position in zip(code, space.positions(), strict=True):
+    choices = []
+    for digit, position in zip(code, space().positions(), strict=True):
         if digit == '0' and position.skippable:
             continue
         candidate = position.candidates[int(digit) - position.skippable]
         choices.append((position, candidate, max(candidate.widths, default=0)))
-    return space.network(choices, code)
+    return space().network(choices, code)
 
 
 def to_code(spec: NetworkSpec) -> str:
@@ -62,7 +69,7 @@ def to_code(spec: NetworkSpec) -> str:
     Raises:
         ConfigError: The network is not in the space.
     """
-    if wrong := SearchSpace.from_dict(SPACE).why_not(spec):
+    if wrong := space().why_not(spec):
         raise ConfigError(f'the network {spec.name} is not in {SPACE["name"]}: {wrong}')
     stages = [''] * len(DEPTHS)
     for layer in spec.layers:
@@ -101,7 +108,7 @@ def truth(path: str | os.PathLike) -> dict[str, float]:
         raise ConfigError(f'cannot read the benchmark {path}: {error.strerror}') from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f'{path}: not the JSON file of NAS-Bench-Macro') from error
-    if missing := SearchSpace.from_dict(SPACE).size() - len(found):
+    if missing := space().size() - len(found):
         raise ConfigError(f'{path}: {abs(missing)} networks too {"few" if missing > 0 else "many"}')
     return found
 

@@ -23,6 +23,7 @@ from prunet_mm.spec.validation import (
     Stride,
     check_shortcut,
     problem,
+    shown,
 )
 
 
@@ -104,8 +105,10 @@ class StageSpace(Spec):
         ):
             listed = getattr(self, field)
             for other in others if listed else ():
-                if other in self.model_fields_set and getattr(self, other) is not None:
-                    raise problem((other,), f'expected none, since {field} says it, too')
+                found = getattr(self, other)
+                if other in self.model_fields_set and found is not None:
+                    text = f'found {shown(found)}, expected none, since {field} says it, too'
+                    raise problem((other,), text)
             names = [candidate.name for candidate in listed or ()]
             for index, name in enumerate(names):
                 if name in names[:index]:

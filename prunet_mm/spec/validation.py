@@ -81,7 +81,7 @@ def _json_copy(value: dict) -> dict:
 
 PositiveInt = Annotated[int, Field(gt=0), expecting('a positive integer')]
 NonNegativeInt = Annotated[int, Field(ge=0), expecting('an integer, 0 or more')]
-HiddenWidth = Annotated[int, Field(ge=0), expecting('a positive integer (0 without one)')]
+HiddenWidth = Annotated[int, Field(ge=0), expecting('a positive integer (0 where the op has none)')]
 OddInt = Annotated[
     int, Field(gt=0), AfterValidator(_odd), expecting('an odd positive integer, such as 3')
 ]
@@ -160,6 +160,8 @@ def check_shortcut(kernel: int) -> None:
 def _sentence(error: ValidationError, source: str) -> str:
     """The first problem of a pydantic error, and how many more there are."""
     first, *others = error.errors(include_url=False)
+    # What is wrong inside of a list makes the list wrong, too.
+    others = [other for other in others if other['loc'] != first['loc'][: len(other['loc'])]]
     path = _path((*first['loc'], *first.get('ctx', {}).get('at', ())))
     more = f' (and {len(others)} more problem{"s"[: len(others) - 1]})' if others else ''
     return ': '.join(filter(None, (source, path, _text(first)))) + more

@@ -1,10 +1,11 @@
 import importlib.util
+import itertools
 import json
 
 import pytest
 
 from prunet_mm.errors import ConfigError
-from prunet_mm.spec import SearchSpace, load_zoo
+from prunet_mm.spec import load_zoo
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +44,7 @@ def test_only_the_identitys_place_does_not_count(macro):
 
 
 def test_the_space_holds_each_network_once(macro):
-    space = SearchSpace.from_dict(macro.SPACE)
+    space = macro.space()
     assert space.size() == 3969
     assert space.smallest().layers == macro.to_spec('00000000').layers
     assert space.largest().layers == macro.to_spec('22222222').layers
@@ -58,3 +59,31 @@ def test_what_is_no_code_is_refused(macro, code):
 def test_a_network_of_another_space_has_no_code(macro):
     with pytest.raises(ConfigError, match='prunet_p0 is not in nas_bench_macro: resolution'):
         macro.to_code(load_zoo('prunet_p0'))
+
+
+def test_accuracies_are_by_canonical_code(macro, tmp_path):
+    codes = map(''.join, itertools.product('012', repeat=8))
+    path = tmp_path / 'macro.json'
+    path.write_text(json.dumps({code: dict(mean_acc=code.count('1')) for code in codes}))
+    accuracies = macro.truth(path)
+    assert len(accuracies) == 3969
+    assert accuracies['01210210'] == 3
+    assert '01201210' not in accuracies
+
+
+@pytest.mark.parametrize(
+    ('text', 'why'),
+    [
+        (None, 'cannot read the benchmark .*: No such file'),
+        ('{', 'not the JSON file of NAS-Bench-Macro'),
+        ('[]', 'not the JSON file of NAS-Bench-Macro'),
+        ('{"110": {"mean_acc": 1}}', 'not the JSON file of NAS-Bench-Macro'),
+        ('{"11111111": {"mean_acc": 1}}', '3968 networks too few'),
+    ],
+)
+def test_what_is_not_the_benchmarks_file_is_refused(macro, tmp_path, text, why):
+    path = tmp_path / 'macro.json'
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        macro.truth(path)

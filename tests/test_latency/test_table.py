@@ -40,7 +40,7 @@ def test_any_table_comes_back_from_a_file_as_it_was(make_table, irb, tmp_path, s
     rng = random.Random(seed)
     entries = {
         irb._replace(
-            op=rng.choice(['irb', 'fused_irb', 'conv', 'tail']),
+            op=rng.choice(['irb', 'fused_irb', 'conv', 'shortcut', 'tail']),
             in_channels=rng.randint(1, 2000),
             hidden=rng.randint(0, 9000),
             se=rng.choice([0, 4]),
