@@ -22,6 +22,13 @@ def parse_args() -> argparse.Namespace:
         '--latency-target-ms', type=float, help="latency budget in ms; default: the config's"
     )
     parser.add_argument(
+        '--latency-targets-ms',
+        type=float,
+        nargs='+',
+        metavar='MS',
+        help='several latency budgets in ms, rising: one search, a network for each',
+    )
+    parser.add_argument(
         '--derive-only',
         metavar='CHECKPOINT',
         help='search no further: derive the network from this checkpoint of a search',
@@ -40,9 +47,11 @@ def main() -> None:
             cfg[f'{part}_{key}'] = None
     if args.seed is not None:
         cfg.randomness = dict(seed=args.seed)
-    if args.latency_target_ms is not None:
-        cfg.model.latency.budget_ms = args.latency_target_ms
-        cfg.model.latency.budget_ratio = None
+    asked = dict(budget_ms=args.latency_target_ms, targets_ms=args.latency_targets_ms)
+    if all(value is not None for value in asked.values()):
+        raise ConfigError('--latency-target-ms and --latency-targets-ms: give one of them.')
+    if any(value is not None for value in asked.values()):
+        cfg.model.latency.update(budget_ratio=None, **asked)
 
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights

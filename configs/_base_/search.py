@@ -24,10 +24,11 @@ log_processor = dict(by_epoch=False)
 custom_hooks = [
     dict(type='SearchStateHook'),
     dict(type='TemperatureHook'),
+    dict(type='RampHook'),
     dict(type='PrunodeHook'),
     dict(type='BlockPruningHook'),
     dict(type='LayerPruningHook'),
-    dict(type='HardenHook'),
+    dict(type='SettleHook'),
     dict(type='HistoryHook'),
     dict(type='DeriveHook'),
 ]

@@ -3,11 +3,12 @@
 from prunet_mm.search.hooks import (
     BlockPruningHook,
     DeriveHook,
-    HardenHook,
     HistoryHook,
     LayerPruningHook,
     PrunodeHook,
+    RampHook,
     SearchStateHook,
+    SettleHook,
     TemperatureHook,
 )
 from prunet_mm.search.loop import SearchLoop
@@ -19,13 +20,14 @@ __all__ = [
     'ArchitectureSearch',
     'BlockPruningHook',
     'DeriveHook',
-    'HardenHook',
     'HistoryHook',
     'LayerPruningHook',
     'PrunodeHook',
+    'RampHook',
     'SearchLoop',
     'SearchOptimWrapperConstructor',
     'SearchRunner',
     'SearchStateHook',
+    'SettleHook',
     'TemperatureHook',
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,7 +11,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import mmcv
-from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.logging import print_log
 
 from prunet_mm.engine.checkpoint import save_checkpoint_file
@@ -19,11 +19,12 @@ from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.backends import require
 from prunet_mm.latency.benchmark import measure_networks
 from prunet_mm.latency.measure import Timing
-from prunet_mm.search.budget import Repair, Row, repair
+from prunet_mm.search.finalists import Finalist, judge_finalists, measure_norms
+from prunet_mm.search.frontier import add_to_frontier
 from prunet_mm.search.model import ArchitectureSearch, is_here
 from prunet_mm.search.report import Outcome, pictures, write_report
+from prunet_mm.search.rounding import Rounding
 from prunet_mm.spec import NetworkSpec
-from prunet_mm.supernet.statistics import recalibrate
 
 SUBNET = 'subnet.json'
 
@@ -34,70 +35,81 @@ class Result:
 
     Attributes:
         spec: The network.
-        repair: How its widths were brought to the budget.
+        rounding: How its widths were brought to the budget.
         loss: Task loss on images of the architecture's part, with the SuperNet's own weights.
+        finalists: All networks that were judged, the best one first.
     """
 
     spec: NetworkSpec
-    repair: Repair
+    rounding: Rounding
     loss: float
+    finalists: tuple[Finalist, ...]
 
 
-def finish(runner, batches: int = 20) -> Result:
-    """Derive the network, repair it to the budget, and recalibrate the SuperNet to it.
+def finish(runner, model: ArchitectureSearch, budget_ms: float, batches: int = 20) -> Result:
+    """Settle what is left to choose, round the widths, judge the finalists, take the best.
 
     Afterwards the SuperNet is that one network: its widths are settled, and its norms hold the
-    statistics of this network on training images without a gradient step. The network is judged
+    statistics of this network on training images without a gradient step. Networks are judged
     on images that no weight was trained on.
 
     Args:
-        runner: A runner whose model is an :class:`ArchitectureSearch`.
+        runner: A runner whose loop has the images.
+        model: The search, or a copy of it; it is changed.
+        budget_ms: Never exceeded by the network.
         batches: Number of batches for the norms' statistics, and for the loss.
 
     Raises:
         SearchError: No choice of widths keeps the budget.
     """
-    model, data = runner.model, runner.train_loop.dataloader
-    supernet = model.supernet
-    supernet.drop_unaffordable(model.budget.budget_ms)
-    supernet.harden()
+    data, supernet = runner.train_loop.dataloader, model.supernet
     supernet.release_widths()
-    outcome = settle_widths(model)
-    recalibrate(model, data.probe('weights', batches), model.losses)
-    if is_distributed():  # each rank has seen images of its own
-        all_reduce_params([b for b in model.buffers() if b.is_floating_point()], op='mean')
+    supernet.set_gap(0.0)
+    model.train()
+    probe = data.probe('architecture', batches)
+    images = data.probe('weights', batches)
+    finalists = judge_finalists(model, budget_ms, probe, images)
+    best = finalists[0]
+    supernet.settle(best.path)
+    for name, layer in supernet.layers().items():
+        (block,) = layer.candidates.values()
+        if getattr(block, 'rule', None):
+            block.rule.jump(best.rounding.widths[name])
+            block.fixed_width = best.rounding.widths[name]
+    measure_norms(model, images)
     model.eval()
-    loss = model.task_loss(data.probe('architecture', batches))
+    loss = model.task_loss(probe)
     estimated = 'estimated_' if model.table.kind == 'estimated' else ''
     spec = supernet.derive(
-        name=f'{supernet.space.name}_{estimated}{outcome.predicted_ms:.4g}ms',
+        name=f'{supernet.space.name}_{estimated}{best.rounding.predicted_ms:.4g}ms',
         provenance=dict(
-            predicted_ms=round(outcome.predicted_ms, 6),
-            budget_ms=model.budget.budget_ms,
+            predicted_ms=round(best.rounding.predicted_ms, 6),
+            budget_ms=budget_ms,
             table=model.table.digest,
             latency=model.table.describe(),
             seed=runner.seed,
         ),
     )
-    return Result(spec, outcome, loss)
+    return Result(spec, best.rounding, loss, finalists)
 
 
-def settle_widths(model: ArchitectureSearch) -> Repair:
-    """Round the hidden widths to the grid, repair them to the budget, and set them."""
-    supernet = model.supernet
-    rows = []
-    for name, best, width, learned in supernet.choices():
-        block = supernet.layers()[name].candidates[best]
-        widths = getattr(block, 'widths', (0,))
-        rows.append(Row(name, widths, block.latency_ms.tolist(), learned, widths.index(width)))
-    outcome = repair(rows, supernet.fixed_ms, model.budget.budget_ms)
-    supernet.set_gap(0.0)
-    for row in rows:
-        (block,) = supernet.layers()[row.name].candidates.values()
-        if getattr(block, 'rule', None):
-            block.rule.jump(row.widths[row.index])
-            block.fixed_width = row.widths[row.index]
-    return outcome
+def take_target(runner, target_ms: float) -> None:
+    """Settle and export a copy of a search at one of its targets; the search is not touched.
+
+    Written: ``subnet_TARGETms.json``, ``searched_TARGETms.pth`` and a row in ``frontier.json``.
+    """
+    model = copy.deepcopy(runner.model)
+    result = finish(runner, model, target_ms)
+    if runner.rank == 0:
+        work_dir, stem = Path(runner.work_dir), f'_{target_ms:g}ms'
+        result.spec.save(work_dir / f'subnet{stem}.json')
+        save_checkpoint_file(dict(state_dict=model.state_dict()), work_dir / f'searched{stem}.pth')
+        add_to_frontier(work_dir, target_ms, result)
+        runner.logger.info(
+            f'step {runner.train_loop.iter + 1}: subnet{stem}.json is the network for '
+            f'{target_ms:g} ms, predicted at {result.rounding.predicted_ms:.4g} ms, loss '
+            f'{result.loss:.4f}; the budget falls on'
+        )
 
 
 def conclude(runner) -> Result:
@@ -107,22 +119,27 @@ def conclude(runner) -> Result:
     pictures of how it was found, which mmengine's visualizer gets too. The network is measured if
     this is the device of the latency table. A summary goes to the log.
     """
-    result = finish(runner)
+    model = runner.model
+    budget_ms = model.budget.budget_ms
+    result = finish(runner, model, budget_ms)
     if runner.rank != 0:
         return result
-    work_dir, model = Path(runner.work_dir), runner.model
+    work_dir = Path(runner.work_dir)
     result.spec.save(work_dir / SUBNET)
     save_checkpoint_file(dict(state_dict=model.state_dict()), work_dir / 'searched.pth')
+    if len(model.budget.targets_ms) > 1:
+        result.spec.save(work_dir / f'subnet_{budget_ms:g}ms.json')
+        add_to_frontier(work_dir, budget_ms, result)
     outcome = Outcome(
-        budget_ms=model.budget.budget_ms,
-        predicted_ms=result.repair.predicted_ms,
+        budget_ms=budget_ms,
+        predicted_ms=result.rounding.predicted_ms,
         measured=measure_subnet(result.spec, model.table, model.latency),
         table_kind=model.table.kind,
         table_device=model.table.describe(),
         space=model.supernet.space,
         block_ms=[model.table.block_ms(key) for key in result.spec.block_keys()],
-        blocked=result.repair.blocked,
-        moves=result.repair.moves,
+        rounding=result.rounding,
+        finalists=result.finalists,
         derived_loss=result.loss,
         train_config=runner.cfg.get('train_config', 'CONFIG'),
     )

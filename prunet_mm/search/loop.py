@@ -20,6 +20,7 @@ from mmengine.runner import BaseLoop
 from prunet_mm.datasets.streams import build_stream, sample_batch, split_indices
 from prunet_mm.errors import ConfigError, DataError, SearchError
 from prunet_mm.search.interrupt import Interrupt
+from prunet_mm.search.ramp import BudgetRamp
 
 STREAMS = ('weights', 'architecture')
 
@@ -113,6 +114,10 @@ class SearchLoop(BaseLoop):
         architecture_fraction: Share of the training set held out for the architecture.
         architecture_batch_size: Batch size of the architecture steps; default: the weights'.
         architecture_interval: Iterations from one architecture step to the next.
+        paths: Networks that an architecture step judges on the same images, where the SuperNet has
+            hard paths; at least two.
+        exploration: Share of the choices in a path that are drawn without regard to what is known.
+        ramp: Shares of the architecture steps; see :class:`BudgetRamp`.
 
     Raises:
         ConfigError: An impossible value.
@@ -127,6 +132,9 @@ class SearchLoop(BaseLoop):
         architecture_fraction: float = 0.2,
         architecture_batch_size: int | None = None,
         architecture_interval: int = 1,
+        paths: int = 4,
+        exploration: float = 0.1,
+        ramp: dict | None = None,
     ) -> None:
         if not 0 <= warmup_iters < max_iters:
             raise ConfigError(
@@ -143,10 +151,18 @@ class SearchLoop(BaseLoop):
                 f'train_cfg.architecture_fraction: found {architecture_fraction}, expected a '
                 'fraction between 0 and 1.'
             )
+        if paths < 2 or not 0 <= exploration < 1:
+            raise ConfigError(
+                f'train_cfg: found paths={paths}, exploration={exploration}; expected at least 2 '
+                'paths, to be compared, and an exploration of 0 or more, below 1.'
+            )
         data = SearchData(dataloader, architecture_fraction, architecture_batch_size, runner.seed)
         super().__init__(runner, data)
         self._max_iters, self.warmup_iters = max_iters, warmup_iters
         self.interval = architecture_interval
+        self.paths, self.exploration = paths, exploration
+        steps = -(-(max_iters - warmup_iters) // architecture_interval)
+        runner.model.ramp = BudgetRamp(runner.model.budget.targets_ms, steps, **(ramp or {}))
         self.val_interval = 0
         self._epoch = self._iter = 0
         self.drawn = dict.fromkeys(STREAMS, 0)
@@ -225,16 +241,21 @@ class SearchLoop(BaseLoop):
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         self._seed()
         warming = self._iter < self.warmup_iters
+        rng = random.Random(f'{runner.seed} {self._iter}')  # of paths, equal on all ranks
         if warming:
-            model.supernet.draw_widths(random.Random(f'{self.runner.seed} {self._iter}'))
+            model.supernet.draw_widths(rng)
         else:
             model.supernet.release_widths()
         self.stepped = not warming and (self._iter - self.warmup_iters) % self.interval == 0
         try:
-            log = model.weight_step(self._draw('weights'), wrappers['weights'])
+            path = next(iter(self._paths(rng, 1)), None)
+            log = model.weight_step(self._draw('weights'), wrappers['weights'], path)
             outputs = {f'weights/{name}': value for name, value in log.items()}
             if self.stepped:
-                log = model.architecture_step(self._draw('architecture'), wrappers['architecture'])
+                paths = self._paths(rng, self.paths)
+                batches = self._draw('architecture')
+                log = model.architecture_step(batches, wrappers['architecture'], paths)
+                model.weigh()
                 outputs |= {f'architecture/{name}': value for name, value in log.items()}
         except SearchError as error:
             raise SearchError(
@@ -243,6 +264,21 @@ class SearchLoop(BaseLoop):
             ) from error
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=outputs)
         self._iter += 1
+
+    def _paths(self, rng: random.Random, count: int) -> list[dict[str, str]]:
+        """Draw paths: evenly until the budget begins to fall, then by what is believed.
+
+        A warm-up begins with deep networks; how rarely skips are drawn fades over its first half.
+        Weights that learn in shallow ones from the start never learn to use the depth.
+        """
+        supernet = self.runner.model.supernet
+        if supernet.sampling != 'hard':
+            return []
+        if self._iter < self.warmup_iters:
+            shallow = min(2 * self._iter / self.warmup_iters, 1.0)
+            return [supernet.draw_any_path(rng, shallow) for _ in range(count)]
+        exploration = self.exploration if self.runner.model.ramp.budget_ms else 1.0
+        return [supernet.draw_path(rng, exploration) for _ in range(count)]
 
     def _seed(self) -> None:
         state = np.random.SeedSequence([self.runner.seed, self._iter, get_rank()])

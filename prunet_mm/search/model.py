@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
@@ -21,10 +22,13 @@ from prunet_mm.latency.device import device_name
 from prunet_mm.models.recompute import frozen_statistics
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
+from prunet_mm.search.choosing import chances_at, exact_paths, values_of
 from prunet_mm.search.objective import OBJECTIVES
+from prunet_mm.search.ramp import BudgetRamp
 from prunet_mm.supernet import SuperNet
+from prunet_mm.supernet.scores import Path, PathScores
 
-REACHABLE = 1.05  # a target that leaves the widths some room above their narrowest
+Judged = tuple[Tensor, dict[str, Tensor]]  # a loss, 0-d, and its terms by name
 
 
 @register_model
@@ -34,10 +38,12 @@ class ArchitectureSearch(BaseModel):
     Args:
         architecture: Config of an mmpretrain classifier, an mmdet detector or any other mmengine
             model that contains exactly one :class:`SuperNet`.
-        latency: ``table`` (path of a latency table) and either ``budget_ms`` or ``budget_ratio``
-            (a fraction of the largest network's predicted latency). The keys ``device``,
-            ``batch`` and ``threads`` say how ``tools/build_latency_table.py`` makes the table.
+        latency: ``table`` (path of a latency table) and one of ``budget_ms``, ``budget_ratio``
+            (a fraction of the largest network's predicted latency) and ``targets_ms`` (several
+            latencies, rising: a network for each). The keys ``device``, ``batch`` and ``threads``
+            say how ``tools/build_latency_table.py`` makes the table.
         objective: Latency objective; default: the augmented Lagrangian.
+        memory: Architecture steps after which a judgement of paths counts 1/e.
         data_preprocessor: That of ``architecture``; mmengine's Runner puts a config's here.
 
     Raises:
@@ -51,6 +57,7 @@ class ArchitectureSearch(BaseModel):
         architecture: dict,
         latency: dict,
         objective: dict | None = None,
+        memory: int = 200,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__()
@@ -80,6 +87,11 @@ class ArchitectureSearch(BaseModel):
             default_args=dict(budget_ms=self.budget.budget_ms),
         )
         self.data_preprocessor = self.architecture.data_preprocessor
+        options = self.supernet.all_options()
+        self.scores = PathScores(
+            [(name, choice) for name, choices in options.items() for choice in choices], memory
+        )
+        self.ramp: BudgetRamp | None = None  # the loop knows how many steps there are
 
     @property
     def supernet(self) -> SuperNet:
@@ -106,59 +118,122 @@ class ArchitectureSearch(BaseModel):
         architecture = {id(p) for group in groups for p in group}
         return [p for p in self.parameters() if id(p) not in architecture]
 
-    def weight_step(self, batches: Iterator, wrapper: OptimWrapper) -> dict[str, Tensor]:
+    def weight_step(
+        self, batches: Iterator, wrapper: OptimWrapper, path: Path | None = None
+    ) -> dict[str, Tensor]:
         """Take one step on the weights; architecture parameters stay as they are.
 
         Args:
             batches: As many are drawn as the wrapper accumulates gradients over.
             wrapper: Optimiser of the weights.
+            path: The network whose weights are trained, where the SuperNet has hard paths.
 
         Returns:
             The last batch's losses, by name.
         """
-        with self._only(self.weight_parameters()):
-            return self._step(batches, wrapper, lambda task: task)
+        with self._only(self.weight_parameters()), self.supernet.on(path):
+            return self._step(batches, wrapper, self.losses, lambda task: task)
 
-    def architecture_step(self, batches: Iterator, wrapper: OptimWrapper) -> dict[str, Tensor]:
+    def architecture_step(
+        self, batches: Iterator, wrapper: OptimWrapper, paths: Sequence[Path] = ()
+    ) -> dict[str, Tensor]:
         """Take one step on the architecture; weights and BN statistics stay as they are.
 
         Args:
             batches: As many are drawn as the wrapper accumulates gradients over.
             wrapper: Optimiser of the architecture parameters.
+            paths: Networks to judge, on the same images, where the SuperNet has hard paths.
 
         Returns:
-            The last batch's losses, by name.
+            The last batch's losses, by name; with paths, their means.
         """
-        # Until the skips open the budget may be out of reach; a multiplier that went on growing
-        # meanwhile would tear out every layer the moment they do.
-        self.objective.budget_ms = max(
-            self.budget.budget_ms, REACHABLE * self.supernet.reachable_ms()
-        )
-        with frozen_statistics(self), self._only(self.supernet.searched_parameters()):
-            log = self._step(
-                batches,
-                wrapper,
-                lambda task: self.objective(task, self.supernet.expected_latency_ms()),
-            )
-        self.objective.update(float(self.supernet.expected_latency_ms().detach()))
+        budget_ms, supernet = self.ramp.budget_ms, self.supernet
+        self.objective.budget_ms = budget_ms or self.ramp.target_ms
+
+        def objective(task: Tensor) -> Tensor:
+            if budget_ms is None:  # nothing costs anything yet
+                return task
+            return self.objective(task, supernet.expected_latency_ms())
+
+        def judge(batch) -> Judged:
+            return self._judge(batch, paths) if paths else self.losses(batch)
+
+        with frozen_statistics(self), self._only(supernet.searched_parameters()):
+            log = self._step(batches, wrapper, judge, objective)
+        if budget_ms is not None:
+            self.objective.update(float(supernet.expected_latency_ms().detach()))
         return log
 
-    @torch.no_grad()
-    def task_loss(self, batches: Sequence) -> float:
-        """Return the mean task loss over some batches (mean over ranks), changing nothing.
+    def weigh(self) -> None:
+        """Let the probabilities of hard paths follow from scores and the price of latency."""
+        supernet = self.supernet
+        if supernet.sampling == 'hard':
+            values = values_of(supernet, self.scores)
+            supernet.believe(chances_at(supernet, values, self.price_per_ms))
 
-        Nothing is drawn, and the norms use the batch's statistics, as in an architecture step.
+    @property
+    def price_per_ms(self) -> float:
+        """What a ms of latency costs in loss, by lambda."""
+        if self.ramp.budget_ms is None:
+            return 0.0
+        expected_ms = float(self.supernet.expected_latency_ms().detach())
+        return float(self.objective.multiplier) / expected_ms
+
+    def price(self) -> dict[str, float]:
+        """Return what a reader of a decision wants to know of lambda at this moment."""
+        objective = self.objective
+        return dict(
+            multiplier=float(objective.multiplier),
+            multiplier_average=float(objective.average),
+            budget_ms=self.ramp.budget_ms,
+            expected_ms=float(self.supernet.expected_latency_ms().detach()),
+        )
+
+    @property
+    def steady(self) -> bool:
+        """Whether anything may be decided: the budget has begun to count, and lambda is steady."""
+        return self.ramp.budget_ms is not None and self.objective.steady
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether, besides, the budget does not fall any more, and is met within 1 %."""
+        if not (self.steady and self.ramp.at_last):
+            return False
+        expected_ms = float(self.supernet.expected_latency_ms().detach())
+        return abs(expected_ms / self.ramp.budget_ms - 1) <= 0.01
+
+    def derived_path(self) -> dict[str, str]:
+        """Return the path that is derived now: the best one by the scores within the budget."""
+        supernet = self.supernet
+        values = values_of(supernet, self.scores, mean=True)
+        budget_ms = self.ramp.budget_ms or self.budget.largest_ms
+        return exact_paths(supernet, values, budget_ms, self.price_per_ms)[0]
+
+    @torch.no_grad()
+    def task_losses(self, batches: Sequence, path: Path | None = None) -> Tensor:
+        """Return the task loss on each of some batches (mean over ranks), changing nothing.
+
+        Nothing is drawn, nothing dropped, and in training mode the norms use the batch's
+        statistics, as in an architecture step.
+
+        Args:
+            batches: To be judged on.
+            path: What the SuperNet is meanwhile; None for what is most probable.
         """
         layers = self.supernet.layers().values()
         for layer in layers:
             layer.deterministic = True
-        with frozen_statistics(self):
-            total = sum(self.losses(batch)[0].double() for batch in batches) / len(batches)
+        with frozen_statistics(self), _without_dropout(self), self.supernet.on(path):
+            losses = torch.stack([self.losses(batch)[0].double() for batch in batches])
         for layer in layers:
             layer.deterministic = False
         if is_distributed():
-            all_reduce_params([total], op='mean')
-        return float(total)
+            all_reduce_params([losses], op='mean')
+        return losses
+
+    def task_loss(self, batches: Sequence, path: Path | None = None) -> float:
+        """Return the mean of :meth:`task_losses`."""
+        return float(self.task_losses(batches, path).mean())
 
     def val_step(self, data) -> list:
         """Predict; see :meth:`mmengine.model.BaseModel.val_step`."""
@@ -166,18 +241,44 @@ class ArchitectureSearch(BaseModel):
 
     test_step = val_step
 
-    def losses(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch) -> Judged:
         """Return the task loss of a batch (0-d), and its terms by name."""
         data = self.data_preprocessor(batch, True)
+        inputs = data['inputs']
+        if torch.is_tensor(inputs) and inputs.dim() == 4:  # what convolutions are fastest on
+            data['inputs'] = inputs.contiguous(memory_format=torch.channels_last)
         return self.parse_losses(self._run_forward(data, mode='loss'))
 
-    def _step(self, batches: Iterator, wrapper: OptimWrapper, objective) -> dict[str, Tensor]:
+    def _judge(self, batch, paths: Sequence[Path]) -> Judged:
+        """The mean loss of some paths on a batch; each one's teaches the scores."""
+        judged = []
+        with torch.set_grad_enabled(bool(self.supernet.searched_parameters())):
+            for path in paths:
+                with self.supernet.on(path):
+                    judged.append(self.losses(batch))
+        tasks = torch.stack([task for task, _ in judged])
+        told = tasks.detach().clone()
+        if is_distributed():
+            all_reduce_params([told], op='mean')
+        self.scores.observe(paths, told)
+        terms = {name: [log[name] for _, log in judged] for name in judged[0][1]}
+        return tasks.mean(), {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def _step(
+        self,
+        batches: Iterator,
+        wrapper: OptimWrapper,
+        judge: Callable[[object], Judged],
+        objective: Callable[[Tensor], Tensor],
+    ) -> dict[str, Tensor]:
         while True:
             with wrapper.optim_context(self):
-                task, log = self.losses(next(batches))
+                task, log = judge(next(batches))
             total = objective(task)
             log = {name: value.detach() for name, value in (log | dict(total=total)).items()}
             _check_finite(log)
+            if not total.requires_grad:  # no width to move: there was something to learn only
+                return log
             wrapper.backward(wrapper.scale_loss(total))
             if wrapper.should_update():
                 break
@@ -201,6 +302,23 @@ class ArchitectureSearch(BaseModel):
         finally:
             for parameter in others:
                 parameter.requires_grad_(True)
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Put everything that drops at random into eval mode."""
+    dropping = [
+        module
+        for module in model.modules()
+        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, DropPath))
+    ]
+    for module in dropping:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in dropping:
+            module.training = True
 
 
 def is_here(table: LatencyTable, device: str) -> bool:

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 OBJECTIVES = Registry('latency objective')
 
+MEMORY = 20  # architecture steps, of lambda's moving average
+# How far from its average lambda is steady. A floor, since near 0 every share of it is noise.
+STEADY_SHARE, STEADY_FLOOR = 0.15, 0.02
+
 
 class LatencyObjective(nn.Module):
     """Joins a task loss and an expected latency into one loss.
@@ -29,6 +33,7 @@ class LatencyObjective(nn.Module):
         super().__init__()
         self.budget_ms = budget_ms
         self.register_buffer('multiplier', torch.tensor(float(weight), dtype=torch.float64))
+        self.register_buffer('average', torch.tensor(float(weight), dtype=torch.float64))
 
     def penalty(self, expected_ms: Tensor) -> Tensor:
         """Return the latency term for an expected latency in ms (0-d, differentiable)."""
@@ -37,6 +42,12 @@ class LatencyObjective(nn.Module):
     def forward(self, task_loss: Tensor, expected_ms: Tensor) -> Tensor:
         """Return the loss of the architecture step."""
         return task_loss + self.penalty(expected_ms)
+
+    @property
+    def steady(self) -> bool:
+        """Whether lambda is near its moving average, so that what it pays is a price."""
+        away = abs(float(self.multiplier - self.average))
+        return away <= STEADY_FLOOR + STEADY_SHARE * abs(float(self.average))
 
     def update(self, expected_ms: float) -> None:
         """Act once after each architecture step; nothing for a fixed weight."""
@@ -91,6 +102,7 @@ class AugmentedLagrangian(LatencyObjective):
     def update(self, expected_ms: float) -> None:
         gap = math.log(expected_ms / self.budget_ms)
         self.multiplier += self.stiffness * self.rate * min(max(gap, -self.limit), self.limit)
+        self.average.lerp_(self.multiplier, 1 / MEMORY)
 
     def price_per_ms(self, expected_ms: float, task_loss: float) -> float:
         """Return what lambda pays per ms; the quadratic term steers and says no price."""

@@ -18,9 +18,9 @@ POINTS = 600  # more points than this on a line are more than pixels
 KEEP = dict(color=PINK, linestyle='-.', linewidth=1.6)
 MARKS = dict(
     candidate=dict(marker='X', markersize=6, color=INK, markeredgecolor='white'),
-    hardened=dict(marker='D', markersize=4, color='white', markeredgecolor=INK),
+    settled=dict(marker='D', markersize=4, color='white', markeredgecolor=INK),
 )
-LABELS = dict(candidate='candidate removed', hardened='removed in hardening', layer='layer removed')
+LABELS = dict(candidate='candidate removed', settled='removed in settling', layer='layer removed')
 
 
 def plot_widths(history: Sequence[dict], path: str | Path) -> Path:

@@ -10,13 +10,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunet_mm.search.finalists import describe
+from prunet_mm.search.frontier import read_frontier
 from prunet_mm.search.history import FILE_NAME, read_history
 from prunet_mm.search.network_plot import plot_network
 from prunet_mm.search.plots import plot_candidates, plot_latency, plot_widths
 from prunet_mm.search.trace import Trace
+from prunet_mm.search.verdict import verdict
 
 if TYPE_CHECKING:
     from prunet_mm.latency.measure import Timing
+    from prunet_mm.search.finalists import Finalist
+    from prunet_mm.search.rounding import Rounding
     from prunet_mm.spec import NetworkSpec, SearchSpace
 
 PICTURES = {
@@ -45,9 +50,8 @@ class Outcome:
         table_kind: Of the latency table, 'measured' or 'estimated'.
         table_device: Device, backend, dtype, batch and threads of the table, in one line.
         space: What was searched.
-        blocked: Where the budget is not used up: the cheapest granule that is left and does not
-            fit, as ``(layer, width, ms more)``.
-        moves: Granules that repair moved, as ``(layer, from width, to width)``, in order.
+        rounding: How the hidden widths were brought to the grid and to the budget.
+        finalists: Networks that were judged side by side, the best one, which was taken, first.
         measured: Latency of the network by the clock, on the table's device; None where that is
             not at hand.
         block_ms: Latency of each of the network's ``block_keys()`` by the table, where known.
@@ -61,8 +65,8 @@ class Outcome:
     table_kind: str
     table_device: str
     space: SearchSpace
-    blocked: tuple[str, int, float] | None = None
-    moves: Sequence[tuple[str, int, int]] = ()
+    rounding: Rounding | None = None
+    finalists: Sequence[Finalist] = ()
     measured: Timing | None = None
     block_ms: Sequence[float] | None = None
     derived_loss: float | None = None
@@ -94,9 +98,12 @@ def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> s
     except ImportError as error:
         missing = f'Warning: there are no pictures, since matplotlib cannot be imported ({error}).'
     sections = {
+        'The budget': _wrapped(verdict(history)) if history else [],
         'The network': [*spec.describe().splitlines(), *_loss(outcome)],
         'Latency': _latency(outcome),
-        'Widths moved to meet the budget': _moves(outcome.moves),
+        'Widths rounded': _rounding(outcome.rounding),
+        'Finalists': _finalists(outcome.finalists),
+        'The frontier': _frontier(work_dir),
         'Removed': _removed(history),
         'Files': [*_files(work_dir, missing), *_wrapped(missing)],
         'Next: train it': [
@@ -161,8 +168,8 @@ def _latency(outcome: Outcome) -> list[str]:
             f'median of {samples}, IQR {iqr_ms:.4f} ms ({iqr_ms / median_ms:.1%})'
         )
     lines += _wrapped(f'The latency table is {outcome.table_device}.')
-    if outcome.blocked:
-        layer, width, more_ms = outcome.blocked
+    if outcome.rounding and outcome.rounding.blocked:
+        layer, width, more_ms = outcome.rounding.blocked
         lines += _wrapped(
             f'No single granule fits into the {budget_ms - predicted_ms:.4f} ms that are left of '
             f'the budget: the cheapest one, {layer} to {width} channels, takes {more_ms:.4f} ms.'
@@ -170,12 +177,47 @@ def _latency(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _moves(moves: Sequence[tuple[str, int, int]]) -> list[str]:
-    """One line per layer: where repair found it and where it left it."""
-    ends = {}
-    for layer, before, after in moves:
-        ends[layer] = (ends.get(layer, (before,))[0], after)
-    return [f'{layer}  {before:5} -> {after:5} channels' for layer, (before, after) in ends.items()]
+def _rounding(rounding: Rounding | None) -> list[str]:
+    """Where widths were rounded to another one than the nearest."""
+    if not rounding or not rounding.moves:
+        return []
+    lines = [
+        f'{layer}  {nearest:5} -> {width:5} channels' for layer, nearest, width in rounding.moves
+    ]
+    if rounding.granules > 1:
+        lines += _wrapped(
+            f'The search has not converged to the budget: a layer moved by {rounding.granules} '
+            'granules, where one should do. Search longer.'
+        )
+    return lines
+
+
+def _finalists(finalists: Sequence[Finalist]) -> list[str]:
+    """The networks that were judged, if there was a choice."""
+    if len(finalists) < 2:
+        return []
+    lines = [f'{"loss":>7}  {"behind":>17}  {"ms":>8}  network']
+    for one in finalists:
+        text = textwrap.wrap(describe(one), WIDTH - 38)
+        lines.append(
+            f'{one.loss:7.4f}  {one.behind[0]:7.4f} +- {one.behind[1]:.4f}  '
+            f'{one.rounding.predicted_ms:8.4f}  {text[0]}'
+        )
+        lines += [' ' * 38 + more for more in text[1:]]
+    return lines
+
+
+def _frontier(work_dir: Path) -> list[str]:
+    """A row per latency that was asked for."""
+    rows = read_frontier(work_dir)
+    return rows and [
+        f'{"asked":>9}  {"predicted":>9}  {"loss":>7}  network',
+        *(
+            f'{row["target_ms"]:9.4f}  {row["predicted_ms"]:9.4f}  {row["loss"]:7.4f}  '
+            f'{work_dir / row["subnet"]}'
+            for row in rows
+        ),
+    ]
 
 
 def _removed(history: list[dict]) -> list[str]:
@@ -187,15 +229,15 @@ def _removed(history: list[dict]) -> list[str]:
         return ['Nothing.']
     counts = Counter(event['kind'] for event in removed)
     lines = [
-        f'{counts["candidate"]} candidates below the threshold, {counts["hardened"]} when the '
+        f'{counts["candidate"]} candidates below the threshold, {counts["settled"]} when the '
         f'choices were settled; {counts["layer"]} layers',
-        f'{"step":>7}  {"layer":14}  {"what":13}  {"at":>5}  why',
+        f'{"step":>7}  {"layer":14}  {"what":13}  {"at":>5}  {"lambda":>6}  why',
     ]
     telling = [e for e in removed if e['kind'] == 'layer' or _name(e) in ties]
     for event in removed if len(removed) <= MOST_LINES else telling:
         lines.append(
             f'{event["step"]:7}  {event["layer"]:14}  {event.get("candidate", "the layer"):13}  '
-            f'{event["probability"]:5.3f}  {_why(event)}{" *" if _name(event) in ties else ""}'
+            f'{event["probability"]:5.3f}  {event["multiplier"]:6.3f}  {_why(event)}{" *" if _name(event) in ties else ""}'
         )
     if len(removed) > MOST_LINES:
         lines.append(f'... and {len(removed) - len(telling)} more candidates, see {FILE_NAME}.')
@@ -207,15 +249,15 @@ def _removed(history: list[dict]) -> list[str]:
 
 
 def _why(event: dict) -> str:
-    if event['kind'] == 'hardened':
-        return 'choices settled'
+    if 'share' in event:
+        return f'settled: {event["share"]:.0%} of the draws' + (
+            f', else loss {event["rise"]:+.4f} +- {event["rise_se"]:.4f}' if event['rise'] else ''
+        )
     if event['kind'] == 'candidate':
         return f'probability < {event["threshold"]:.3f}'
-    if 'threshold' not in event:
-        return 'no room for it in the budget'
     return (
-        f'keep coefficient < {event["threshold"]:.3g}; loss {event["loss_rise"]:+.4f}, '
-        f'{-event["freed_ms"]:+.4f} ms'
+        f'keep coefficient < {event["threshold"]:.3g}; loss {event["loss_rise"]:+.4f} +- '
+        f'{event["loss_rise_se"]:.4f}, worth {event["worth"]:.4f}'
     )
 
 
@@ -225,7 +267,7 @@ def _near_ties(history: list[dict]) -> set[tuple]:
         _name(event)
         for before, row in pairwise(history)
         for event in row['events']
-        if event['kind'] in ('candidate', 'hardened')
+        if event['kind'] in ('candidate', 'settled')
         and event['probability'] >= NEAR_TIE * max(before['probabilities'][event['layer']].values())
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
@@ -40,8 +41,8 @@ class SearchRunner(Runner):
         return built
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Move the model to the device; see :meth:`mmengine.runner.Runner.wrap_model`."""
-        return model.to(get_device())
+        """Move the model to the device, in channels-last; see :meth:`mmengine.runner.Runner.wrap_model`."""
+        return model.to(get_device(), memory_format=torch.channels_last)
 
     def load_or_resume(self) -> None:
         """Find the latest checkpoint in the work dir, also if that folder was moved."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-REMOVALS = ('candidate', 'hardened', 'layer')
+REMOVALS = ('candidate', 'settled', 'layer')
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Trace:
                 found['skips open'] = row['step']
             elif not row['keep'] and any(name in row['probabilities'] for name in before['keep']):
                 found['choices settled'] = row['step']
-        steps = [event['step'] for event in self.removed if event['kind'] == 'hardened']
+        steps = [event['step'] for event in self.removed if event['kind'] == 'settled']
         return found | ({'choices settled': min(steps)} if steps else {})
 
     def line(

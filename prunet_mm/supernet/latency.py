@@ -46,7 +46,7 @@ class LatencyMixin:
 
     def fastest_ms(self) -> float:
         """Return the latency in ms of the fastest network that is left."""
-        return self._floor_ms(lambda layer: layer.position.skippable)
+        return self._floor_ms(lambda layer: not layer.stays)
 
     def reachable_ms(self) -> float:
         """Return the lowest expected latency in ms that widths, logits and keeps can reach now.
@@ -77,29 +77,3 @@ class LatencyMixin:
     def expected_latency_ms(self) -> Tensor:
         """Return E[latency] in ms: differentiable, free of noise, the same on all ranks."""
         return self.fixed_ms + sum(layer.expected_latency_ms() for layer in self.layers().values())
-
-    def drop_unaffordable(self, budget_ms: float) -> list[tuple[str, float]]:
-        """Remove layers until the rest, at its narrowest hidden widths, meets a budget in ms.
-
-        Of the skippable layers the one with the lowest keep coefficient goes first; of equals,
-        the dearest.
-
-        Returns:
-            Name and keep coefficient of each removed layer.
-        """
-        removed = []
-        while True:
-            costs = {
-                name: float(layer.candidates[layer.best()].latency_ms.min())
-                for name, layer in self.layers().items()
-            }
-            keeps = {
-                name: float(layer.keep.detach())
-                for name, layer in self.layers().items()
-                if layer.keep is not None
-            }
-            if not keeps or self.fixed_ms + sum(costs.values()) <= budget_ms:
-                return removed
-            name = min(keeps, key=lambda name: (keeps[name], -costs[name]))
-            self.remove_layer(name)
-            removed.append((name, keeps[name]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from prunet_mm.models.blocks import NORM, build_block
 from prunet_mm.spec import Candidate, Position
 from prunet_mm.supernet.prunode import Prunode
+
+SKIP = 'skip'  # the choice of no candidate
 
 
 class FixedBlock(nn.Module):
@@ -37,14 +41,17 @@ class FixedBlock(nn.Module):
 class StochasticLayer(nn.Module):
     """The candidates of one position, weighted by their probabilities.
 
-    Output: k * sum of p_i * candidate_i(x) + (1 - k) * x, with p the softmax of the layer's
-    logits. There is no skip at first: k, the keep coefficient, is 1 and out of the graph until
-    ``skip_open`` is set, and a layer that changes width or stride has none.
+    With ``sampling='hard'`` the layer *is* one of its choices at a time: the candidate that
+    ``path`` names, or none of them (``SKIP``). What is not chosen is not computed. Without a path
+    it is what the network that would be derived now has.
 
-    In training k is drawn: the layer is there with probability k, or it is not, and the gradient
-    passes straight through to k. Weighing instead of drawing costs the loss nothing, since the
-    last norm's scale grows as k falls: layers then settle half-way, where the network that is
-    derived can not follow. Our reconstruction.
+    ``'softmax'`` and ``'gumbel'`` blend instead, as is usual: k * sum of p_i * candidate_i(x) +
+    (1 - k) * x, with p the softmax of the layer's logits; they are there for comparison. In
+    training k is drawn, and the gradient passes straight through to it. Of a path they only take
+    whether the layer is skipped.
+
+    There is no skip at first: k, the keep coefficient, is 1 until ``skip_open`` is set, and a
+    layer that changes width or stride has none.
 
     Args:
         position: Where the layer stands and which candidates it holds.
@@ -67,12 +74,19 @@ class StochasticLayer(nn.Module):
         self.logits = nn.ParameterDict({c: nn.Parameter(torch.zeros(())) for c in self.candidates})
         self.keep = nn.Parameter(torch.ones(())) if position.skippable else None
         self.skip_open = False
+        self.stays = self.keep is None  # settled for good: it may not be skipped any more
         self.temperature = 1.0
-        self.sampling = 'softmax'
+        self.sampling = 'hard'
+        self.path: str | None = None
         self.deterministic = False  # for a test without noise in training mode
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+        if self.sampling == 'hard':
+            choice = self.path or self.likeliest()
+            return x if choice == SKIP else self.candidates[choice](x)
+        if self.path == SKIP:
+            return x
         training = self.training and not self.deterministic
         noisy = training and self.sampling == 'gumbel'
         if len(self.candidates) == 1:
@@ -81,13 +95,56 @@ class StochasticLayer(nn.Module):
         else:
             chances = self.probabilities(noisy)
             out = sum(chances[i] * c(x, noisy) for i, c in enumerate(self.candidates.values()))
-        if self.keep is not None and self.skip_open:
+        if self.skip_open and self.path is None:
             keep = self.keep
             if training:
                 drawn = torch.bernoulli(keep.detach())
                 keep = keep + (drawn - keep).detach()
             out = keep * out + (1 - keep) * x
         return out
+
+    def options(self, closed: bool = False) -> list[str]:
+        """Return the choices that are left: candidates, then the skip, if it is open.
+
+        Args:
+            closed: With the skip, too, where it is still to be opened.
+        """
+        skip = not self.stays and (self.skip_open or closed)
+        return [*self.candidates, *([SKIP] if skip else [])]
+
+    def close_skip(self) -> None:
+        """Settle for good that this layer stays."""
+        self.skip_open, self.stays = False, True
+        if self.keep is not None:
+            self.keep.data.fill_(1.0)
+
+    def chances(self) -> dict[str, float]:
+        """Return the probability of every option, in their order; the sum is 1."""
+        keep = float(self.keep.detach()) if self.skip_open else 1.0
+        probabilities = [keep * chance for chance in self.probabilities().detach().tolist()]
+        return dict(zip(self.options(), [*probabilities, 1 - keep], strict=False))
+
+    def likeliest(self) -> str:
+        """Return the most probable choice (the first, where two tie)."""
+        chances = self.chances()
+        return max(chances, key=chances.get)
+
+    def costs_ms(self) -> dict[str, float]:
+        """Return the expected latency of every choice at its present widths, in ms."""
+        costs = {
+            name: float(candidate.expected_latency_ms().detach())
+            for name, candidate in self.candidates.items()
+        }
+        return costs | ({SKIP: 0.0} if self.skip_open else {})
+
+    @torch.no_grad()
+    def believe(self, chances: dict[str, float]) -> None:
+        """Set the probabilities of all choices; every one is above 0."""
+        keep = 1 - chances.get(SKIP, 0.0)
+        for name, logit in self.logits.items():
+            logit.fill_(math.log(chances[name] / keep) * self.temperature)
+        if SKIP in chances:
+            self.keep.fill_(keep)
 
     def probabilities(self, noisy: bool = False) -> Tensor:
         """Return the candidates' probabilities, (number of candidates,), in their order."""
@@ -100,17 +157,21 @@ class StochasticLayer(nn.Module):
         """Return k * sum of p_i * E[latency of candidate i], in ms, without noise."""
         costs = torch.stack([c.expected_latency_ms() for c in self.candidates.values()])
         cost = (self.probabilities() * costs).sum()
-        return self.keep * cost if self.keep is not None and self.skip_open else cost
+        return self.keep * cost if self.skip_open else cost
 
     def best(self) -> str:
         """Return the name of the most probable candidate (the first, where two tie)."""
         return list(self.candidates)[int(self.probabilities().argmax())]
 
-    def prune_below(self, threshold: float) -> list[tuple[str, float]]:
+    def prune_below(self, threshold: float, only_dearer: bool = False) -> list[tuple[str, float]]:
         """Remove, for good, the candidates whose probability is below ``threshold``.
 
         The least probable one goes first; then the rest is renormalised and tested again, so the
         most probable one always stays (the first, where two tie).
+
+        Args:
+            threshold: A probability, given that the layer is there.
+            only_dearer: Spare what costs no more than the most probable candidate.
 
         Returns:
             Name and probability of each removed candidate, in the order of removal.
@@ -118,9 +179,14 @@ class StochasticLayer(nn.Module):
         removed = []
         while len(self.candidates) > 1:
             chances = dict(zip(self.candidates, self.probabilities().tolist(), strict=True))
-            best = self.best()
-            lowest = min((name for name in chances if name != best), key=chances.get)
-            if chances[lowest] >= threshold:
+            best, costs = self.best(), self.costs_ms()
+            able = [
+                name
+                for name in chances
+                if name != best and (costs[name] > costs[best] or not only_dearer)
+            ]
+            lowest = min(able, key=chances.get, default=best)
+            if lowest == best or chances[lowest] >= threshold:
                 break
             self.remove(lowest)
             removed.append((lowest, chances[lowest]))

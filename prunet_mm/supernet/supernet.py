@@ -16,14 +16,17 @@ from prunet_mm.models.recompute import run
 from prunet_mm.registry import register_model
 from prunet_mm.spec import NetworkSpec, SearchSpace
 from prunet_mm.supernet.latency import LatencyMixin
+from prunet_mm.supernet.paths import PathMixin
 from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.rules import build_rule
 from prunet_mm.supernet.stochastic_layer import StochasticLayer
 from prunet_mm.supernet.structure import read_structure, require_fit, write_structure
 
+SAMPLINGS = ('hard', 'softmax', 'gumbel')
+
 
 @register_model
-class SuperNet(LatencyMixin, BaseModule):
+class SuperNet(LatencyMixin, PathMixin, BaseModule):
     """All networks of a search space on shared weights, pruned while it trains.
 
     Modules: ``stem``, then ``stage1``, ``stage2``, ... each holding ``layer1``, ``layer2``, ...
@@ -33,8 +36,8 @@ class SuperNet(LatencyMixin, BaseModule):
     Args:
         space: A search space as plain data; see :class:`prunet_mm.spec.SearchSpace`.
         rule: Walking rule of the Prunodes, ``dict(type='width' | 'logits', initial=0.5, ...)``.
-        sampling: How a layer weighs its candidates in training: ``'softmax'`` of the logits, or
-            ``'gumbel'`` noise on top.
+        sampling: ``'hard'``: a layer is one of its choices at a time. For comparison, blends of all
+            that are left: ``'softmax'`` of the logits, or ``'gumbel'`` noise on top.
         out_indices: Stages whose maps are returned, counted from 1, the last one among them;
             default: that one alone.
         norm_cfg: Config of the norm layers, type BN.
@@ -50,7 +53,7 @@ class SuperNet(LatencyMixin, BaseModule):
         self,
         space: dict,
         rule: dict | None = None,
-        sampling: str = 'softmax',
+        sampling: str = 'hard',
         out_indices: Sequence[int] | None = None,
         norm_cfg: dict = NORM,
         with_cp: bool = False,
@@ -59,10 +62,12 @@ class SuperNet(LatencyMixin, BaseModule):
         super().__init__(init_cfg)
         self.space = SearchSpace.from_dict(space)
         self.rule = dict(rule or dict(type='width'))
-        self.with_cp = with_cp
+        self.with_cp, self.sampling = with_cp, sampling
         build_rule((1, 2), self.rule)  # refuses a bad one, even if no layer of the space needs it
-        if sampling not in ('softmax', 'gumbel'):
-            raise ConfigError(f'backbone.sampling: found {sampling!r}, expected softmax or gumbel.')
+        if sampling not in SAMPLINGS:
+            raise ConfigError(
+                f'backbone.sampling: found {sampling!r}, expected one of {", ".join(SAMPLINGS)}.'
+            )
         if norm_cfg.get('type') not in ('BN', 'BN2d'):
             raise ConfigError(
                 f'backbone.norm_cfg: found type {norm_cfg.get("type")!r}; a SuperNet slices its '
@@ -97,7 +102,6 @@ class SuperNet(LatencyMixin, BaseModule):
             layer.sampling = sampling
             getattr(self, stage_name)[layer_name] = layer
         self.walking = False  # whether widths are searched; the Prunode hook turns it on
-        self.hardened = False
         # A buffer, so that a network derived from a checkpoint is the one that the search derives.
         self.register_buffer('temperature', torch.ones((), dtype=torch.float64))
         self.register_buffer('structure', torch.zeros(0, dtype=torch.uint8))
@@ -141,11 +145,15 @@ class SuperNet(LatencyMixin, BaseModule):
     def searched_parameters(self) -> list[nn.Parameter]:
         """Return the architecture parameters that the search moves at present."""
         groups = self.architecture_parameters()
-        return (
-            groups['logits']
-            + (groups['widths'] if self.walking else [])
-            + (groups['keep'] if self.skip_open else [])
-        )
+        searched = groups['widths'] if self.walking else []
+        if self.sampling == 'hard':  # what is chosen follows from scores, not from a gradient
+            return searched
+        return searched + groups['logits'] + (groups['keep'] if self.skip_open else [])
+
+    @property
+    def widths_move(self) -> bool:
+        """Whether hidden widths are searched, and there are any to search."""
+        return self.walking and any(prunode.rule for prunode in self.prunodes())
 
     @property
     def skip_open(self) -> bool:
@@ -158,7 +166,7 @@ class SuperNet(LatencyMixin, BaseModule):
         """Set the temperature of every softmax over architecture logits."""
         self.temperature.fill_(temperature)
         for layer in self.layers().values():
-            layer.temperature = temperature
+            layer.temperature = 1.0 if self.sampling == 'hard' else temperature
         for prunode in self.prunodes():
             if hasattr(prunode.rule, 'temperature'):
                 prunode.rule.temperature = temperature
@@ -186,12 +194,19 @@ class SuperNet(LatencyMixin, BaseModule):
         """Let every Prunode walk; return parameters whose optimiser state is void."""
         return [p for prunode in self.prunodes() if prunode.rule for p in prunode.rule.walk()]
 
-    def prune_below(self, threshold: float) -> list[tuple[str, str, float]]:
-        """Remove candidates below a probability; return (layer, candidate, probability) each."""
+    def prune_below(
+        self, threshold: float, only_dearer: bool = False
+    ) -> list[tuple[str, str, float]]:
+        """Remove candidates below a probability; return (layer, candidate, probability) each.
+
+        Args:
+            threshold: A probability among the candidates of a layer.
+            only_dearer: Of these, only such as cost more than the layer's most probable one.
+        """
         removed = [
             (name, *pair)
             for name, layer in self.layers().items()
-            for pair in layer.prune_below(threshold)
+            for pair in layer.prune_below(threshold, only_dearer)
         ]
         if removed:
             self._write_structure()
@@ -200,7 +215,7 @@ class SuperNet(LatencyMixin, BaseModule):
     def open_skips(self) -> None:
         """From now on every skippable layer competes with its skip."""
         for layer in self.layers().values():
-            layer.skip_open = layer.keep is not None
+            layer.skip_open = not layer.stays
         self._write_structure()
 
     @torch.no_grad()
@@ -216,22 +231,6 @@ class SuperNet(LatencyMixin, BaseModule):
             raise ValueError(f'{name} changes width or stride and cannot be skipped.')
         del getattr(self, stage)[layer]
         self._write_structure()
-
-    @torch.no_grad()
-    def harden(self) -> list[tuple[str, str, float]]:
-        """Settle all discrete choices: best candidates only, no skip in the remaining layers.
-
-        Returns:
-            Layer, candidate and probability of each removed candidate.
-        """
-        for layer in self.layers().values():
-            layer.skip_open = False
-            if layer.keep is not None:
-                layer.keep.fill_(1.0)
-        removed = self.prune_below(1.0)
-        self.hardened = True
-        self._write_structure()
-        return removed
 
     # What it becomes
 
@@ -301,7 +300,7 @@ class SuperNet(LatencyMixin, BaseModule):
             for candidate in set(here[name]) - set(left):
                 layer.remove(candidate)
             layer.skip_open = name in data['skip_open']
-        self.hardened = data['hardened']
+            layer.stays = name in data['stays']
         self._write_structure()
 
     def _write_structure(self) -> None:
@@ -312,7 +311,7 @@ class SuperNet(LatencyMixin, BaseModule):
                 rule=self.rule,
                 layers={name: list(layer.candidates) for name, layer in layers},
                 skip_open=[name for name, layer in layers if layer.skip_open],
-                hardened=self.hardened,
+                stays=[name for name, layer in layers if layer.stays],
             )
         )
         self.structure = structure.to(self.structure.device)

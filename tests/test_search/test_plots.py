@@ -52,7 +52,7 @@ def search(space, steps, layers_removed=()):
                 events.append(event('layer', layer, None, 0.49))
                 del alive[layer]
             elif progress > 0.8 and len(candidates) > 1:
-                events.append(event('hardened', layer, candidates.pop().name, 0.48))
+                events.append(event('settled', layer, candidates.pop().name, 0.48))
         for layer, candidates in alive.items():
             if 0.5 < progress <= 0.8 and not layer.endswith('layer1'):
                 keep[layer] = 1 - progress / 2

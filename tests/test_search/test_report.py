@@ -74,7 +74,7 @@ HISTORY = [
     row(
         4,
         {'stage1.layer1': ONE, 'stage1.layer2': ONE},
-        [candidate_gone('stage1.layer2', 0.49, 'hardened')],
+        [candidate_gone('stage1.layer2', 0.49, 'settled')],
     ),
 ]
 

@@ -6,16 +6,19 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from prunet_mm.search.schedule import Schedule
+from prunet_mm.search.settle import circumstances
 from prunet_mm.supernet.unused_channels import forget_removed
 
-RISING = dict(start=0.0, end=0.4, finish=0.7)
+RISING = dict(start=0.0, end=0.05, begin=0.1, finish=0.7)
 
 
 @HOOKS.register_module()
 class BlockPruningHook(Hook):
     """Removes candidates whose probability is below a threshold that rises linearly.
 
-    From arXiv 2209.11785, tier 2; the thresholds are our reconstruction. A removal at a
+    From arXiv 2209.11785, tier 2; the thresholds are our reconstruction. Nothing is decided while
+    lambda is away from its moving average, and while the budget still falls only what is dearer
+    than the most probable candidate goes: what is cheaper may yet be needed. A removal at a
     probability close to that of the others says that the choice was nearly a coin flip, so each
     is logged with its probability.
 
@@ -29,14 +32,16 @@ class BlockPruningHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Prune, after an architecture step."""
         loop, model = runner.train_loop, runner.model
-        if not loop.stepped:
+        if not loop.stepped or not model.steady:
             return
         threshold = self.threshold(loop.progress)
-        removed = model.supernet.prune_below(threshold)
+        removed = model.supernet.prune_below(threshold, only_dearer=not model.ramp.at_last)
+        facts = circumstances(runner) if removed else {}
         for layer, candidate, probability in removed:
             runner.logger.info(
                 f'step {loop.iter + 1}: {layer} loses candidate {candidate} at probability '
-                f'{probability:.3f} (threshold {threshold:.3f})'
+                f'{probability:.3f} (threshold {threshold:.3f}) and lambda '
+                f'{facts["multiplier"]:.3f}'
             )
             loop.record(
                 dict(
@@ -45,6 +50,7 @@ class BlockPruningHook(Hook):
                     candidate=candidate,
                     probability=probability,
                     threshold=threshold,
+                    **facts,
                 )
             )
         if removed:

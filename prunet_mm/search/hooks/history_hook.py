@@ -68,9 +68,9 @@ def snapshot(runner, outputs: dict) -> dict:
         progress=loop.progress,
         loss=float(outputs['architecture/loss']),
         table_kind=model.table.kind,
-        expected_ms=float(model.supernet.expected_latency_ms().detach()),
-        budget_ms=model.budget.budget_ms,
-        multiplier=float(model.objective.multiplier),
+        **model.price(),
+        target_ms=model.ramp.target_ms,
+        steady=model.steady,
         temperature=next(iter(model.supernet.layers().values())).temperature,
         widths=widths,
         probabilities=probabilities,
@@ -82,8 +82,10 @@ def snapshot(runner, outputs: dict) -> dict:
 def flat(row: dict) -> dict[str, float]:
     """Return a row's numbers under one-level names, as a visualizer wants them."""
     named = {
-        f'search/{key}': row[key] for key in ('loss', 'budget_ms', 'multiplier', 'temperature')
+        f'search/{key}': row[key] for key in ('loss', 'target_ms', 'multiplier', 'temperature')
     }
+    if row['budget_ms']:
+        named['search/budget_ms'] = row['budget_ms']
     estimated = 'estimated_' if row['table_kind'] == 'estimated' else ''
     named[f'search/{estimated}expected_ms'] = row['expected_ms']
     named |= {f'width/{name}': value['expected'] for name, value in row['widths'].items()}

@@ -6,6 +6,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from prunet_mm.errors import ConfigError
+from prunet_mm.search.settle import mean_and_error
+from prunet_mm.supernet.stochastic_layer import SKIP
 from prunet_mm.supernet.unused_channels import forget_removed
 
 
@@ -16,16 +18,18 @@ class LayerPruningHook(Hook):
     A skip that competes from the start favours networks that are too shallow, so it enters at
     ``begin`` (arXiv 2209.11785, tier 3). From then on a layer is there with the probability k, its
     keep coefficient. A low k alone is no proof that the layer is useless. So it goes only when k
-    is below the threshold *and* a direct test agrees: on a few architecture batches, the task
-    loss without the layer rises by less than what the objective pays for the latency that goes
-    away, and only while the rest, at its widest, can still use the budget. Coefficient, test and
-    numbers are our reconstruction.
+    is below the threshold *and* a direct test agrees: on the same architecture batches, the task
+    loss of the network that would be derived now, without the layer, rises by less than what
+    lambda pays for the latency that goes away, by a margin in standard errors of the rise; only
+    while lambda is steady, and only while the rest, at its widest, can still use the budget.
+    Coefficient, test and numbers are our reconstruction.
 
     Args:
         begin: Point of the architecture phase (0 to 1) at which the skips open.
         end: Point after which no layer is tested any more; hardening follows.
         threshold: Keep coefficient below which a layer is tested.
-        probes: Architecture batches in a test.
+        probes: Architecture batches in a test, at least 2.
+        margin: Standard errors by which the rise has to be below what the latency is worth.
         interval: Architecture steps from one round of tests to the next.
 
     Raises:
@@ -38,19 +42,23 @@ class LayerPruningHook(Hook):
         begin: float = 0.3,
         end: float = 0.75,
         threshold: float = 0.5,
-        probes: int = 4,
+        probes: int = 8,
+        margin: float = 1.0,
         interval: int = 10,
     ) -> None:
-        if not 0 <= begin < end <= 1 or not 0 < threshold < 1:
+        if not 0 <= begin < end <= 1 or not 0 < threshold < 1 or probes < 2:
             raise ConfigError(
-                f'LayerPruningHook: found begin={begin}, end={end}, threshold={threshold}; '
-                'expected 0 <= begin < end <= 1 and a threshold between 0 and 1.'
+                f'LayerPruningHook: found begin={begin}, end={end}, threshold={threshold}, '
+                f'probes={probes}; expected 0 <= begin < end <= 1, a threshold between 0 and 1 '
+                'and at least 2 probes.'
             )
         self.begin, self.end, self.threshold = begin, end, threshold
-        self.probes, self.interval = probes, interval
+        self.probes, self.margin, self.interval = probes, margin, interval
 
     def before_train(self, runner) -> None:
         """Check that a keep coefficient can get from 1 to below the threshold."""
+        if runner.model.supernet.sampling == 'hard':  # it follows from scores, at any speed
+            return
         loop = runner.train_loop
         steps = (self.end - self.begin) * (loop.max_iters - loop.warmup_iters) / loop.interval
         groups = runner.optim_wrapper['architecture'].param_groups
@@ -68,13 +76,13 @@ class LayerPruningHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Open the skips when it is time; test and remove, after an architecture step."""
         loop, supernet = runner.train_loop, runner.model.supernet
-        if not loop.stepped or supernet.hardened or loop.progress < self.begin:
+        if not loop.stepped or loop.progress < self.begin:
             return
         if not supernet.skip_open:
             supernet.open_skips()
         supernet.clamp_keeps()
-        step = (loop.iter - loop.warmup_iters) // loop.interval
-        if loop.progress <= self.end and step % self.interval == 0:
+        due = loop.architecture_steps % self.interval == 0
+        if due and loop.progress <= self.end and runner.model.steady:
             self._test_layers(runner)
 
     def _test_layers(self, runner) -> None:
@@ -92,19 +100,20 @@ class LayerPruningHook(Hook):
             return
         tests = self._compare(runner, low)
         least = min(low, key=lambda name: tests[name]['loss_rise'] - tests[name]['worth'])
-        budget_ms, supernet = model.budget.budget_ms, model.supernet
+        budget_ms, supernet = model.ramp.budget_ms, model.supernet
         for name, test in tests.items():
             goes = (
                 name == least
-                and test['loss_rise'] < test['worth']
+                and test['loss_rise'] + self.margin * test['loss_rise_se'] < test['worth']
                 # Nothing is gained by a network that cannot use its budget.
                 and supernet.widest_ms(without=name) >= budget_ms
             )
             runner.logger.info(
                 f'step {loop.iter + 1}: {name} {"removed" if goes else "stays"} at keep '
                 f'coefficient {test["probability"]:.3f} (threshold {self.threshold}): without it '
-                f'the loss rises by {test["loss_rise"]:.4f}, its {test["freed_ms"]:.4f} ms '
-                f'({model.table.kind} table) are worth {test["worth"]:.4f}'
+                f'the loss rises by {test["loss_rise"]:.4f} +- {test["loss_rise_se"]:.4f}, its '
+                f'{test["freed_ms"]:.4f} ms ({model.table.kind} table) are worth '
+                f'{test["worth"]:.4f} at lambda {test["multiplier"]:.3f}'
             )
             if goes:
                 supernet.remove_layer(name)
@@ -113,30 +122,25 @@ class LayerPruningHook(Hook):
                     forget_removed(wrapper.optimizer, model)
 
     def _compare(self, runner, names: list[str]) -> dict[str, dict[str, float]]:
-        """Compare, for each of some layers, the network without it with the network of all."""
+        """Compare, for each of some layers, the network without it with the one that has it."""
         loop, model = runner.train_loop, runner.model
-        supernet = model.supernet
+        layers = model.supernet.layers()
         batches = loop.dataloader.probe('architecture', self.probes, loop.iter)
-        expected_ms = float(supernet.expected_latency_ms().detach())
-        keeps = {
-            name: float(layer.keep.detach())
-            for name, layer in supernet.layers().items()
-            if layer.skip_open
-        }
-        for name in keeps:
-            supernet.layers()[name].keep.data.fill_(1.0)
-        loss, tests = model.task_loss(batches), {}
+        path, price, tests = model.derived_path(), model.price(), {}
         for name in names:
-            layer = supernet.layers()[name]
-            freed_ms = float(layer.expected_latency_ms().detach())
-            layer.keep.data.fill_(0.0)
-            tests[name] = dict(
-                probability=keeps[name],
-                loss_rise=model.task_loss(batches) - loss,
-                freed_ms=freed_ms,
-                worth=freed_ms * model.objective.price_per_ms(expected_ms, loss),
+            best = layers[name].best()
+            there, gone = (
+                model.task_losses(batches, {**path, name: choice}) for choice in (best, SKIP)
             )
-            layer.keep.data.fill_(1.0)
-        for name, keep in keeps.items():
-            supernet.layers()[name].keep.data.fill_(keep)
+            rise, error = mean_and_error(gone - there)
+            freed_ms = layers[name].costs_ms()[best]
+            tests[name] = dict(
+                price,
+                probability=float(layers[name].keep.detach()),
+                loss_rise=rise,
+                loss_rise_se=error,
+                freed_ms=freed_ms,
+                worth=freed_ms
+                * model.objective.price_per_ms(price['expected_ms'], float(there.mean())),
+            )
         return tests

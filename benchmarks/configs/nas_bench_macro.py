@@ -1,0 +1,18 @@
+# The SuperNet of NAS-Bench-Macro alone, without a search: benchmarks/nas_bench_macro.py fills in space and
+# files, and searches with the same config from the weights that come of it
+_base_ = ['../../configs/_base_/search.py', '../../configs/_base_/datasets/cifar10.py']
+
+model = dict(
+    type='ArchitectureSearch',
+    architecture=dict(
+        type='ImageClassifier',
+        backbone=dict(type='SuperNet'),
+        neck=dict(type='PRUNetTail', in_channels=256, channels=1280),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=1280),
+    ),
+    latency=dict(device='cpu', batch=64, threads=1),
+)
+train_dataloader = dict(batch_size=32)
+train_cfg = dict(architecture_batch_size=96, paths=6)
+optim_wrapper = dict(weights=dict(optimizer=dict(lr=0.06, nesterov=True)))
+torch_threads = 1

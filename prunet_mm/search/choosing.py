@@ -1,0 +1,116 @@
+"""From scores of single choices to probabilities of choices, and to whole paths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunet_mm.search.exact import best_choices
+from prunet_mm.supernet import SuperNet
+from prunet_mm.supernet.scores import Path, PathScores
+
+SLACK = 0.03  # of a budget, that widths make up for within about a granule each
+
+Values = Mapping[str, Tensor]  # per layer: of its options, (draws, options), to be minimised
+
+
+def values_of(supernet: SuperNet, scores: PathScores, mean: bool = False) -> Values:
+    """Return what the choices that are left add to the loss.
+
+    Args:
+        supernet: Says which those are. Where it blends them, their surprise, -log p, is returned.
+        scores: Of a SuperNet with hard paths.
+        mean: One row, the expectation, instead of draws from the posterior.
+    """
+    options = supernet.options()
+    if supernet.sampling != 'hard':
+        layers = supernet.layers()
+        chances = {name: list(layers[name].chances().values()) for name in options}
+        return {name: -torch.tensor([row]).clamp(min=1e-12).log() for name, row in chances.items()}
+    rows = scores.mean()[None] if mean else scores.draws()
+    return {
+        name: rows[:, [scores.column(name, choice) for choice in choices]]
+        for name, choices in options.items()
+    }
+
+
+def chances_at(supernet: SuperNet, values: Values, price_per_ms: float) -> dict[str, Tensor]:
+    """Return how probably each option is the best one, if a ms costs so much loss.
+
+    A probability is a share of draws from the posterior. None is quite 0, for what is never
+    drawn could not come back.
+    """
+    chances = {}
+    for name, layer in supernet.layers().items():
+        costs = torch.tensor(list(layer.costs_ms().values()), dtype=torch.float64)
+        best = (values[name] + price_per_ms * costs.to(values[name])).argmin(1)
+        chances[name] = _shares(best, len(costs))
+    return chances
+
+
+def exact_paths(
+    supernet: SuperNet,
+    values: Values,
+    budget_ms: float,
+    price_per_ms: float = 0.0,
+    fixed: Path | None = None,
+) -> list[dict[str, str]]:
+    """Return, for every draw, the best path within a budget at the present hidden widths.
+
+    Where widths are searched they can follow: then every ms has its price, and a path may exceed
+    the budget by the little that widths make up for, so that none loses a layer for a granule.
+
+    Args:
+        supernet: Holds the choices and what they cost.
+        values: What they add to the loss; a path per row.
+        budget_ms: In ms.
+        price_per_ms: What a ms costs in loss.
+        fixed: Choices that are settled already, by layer.
+    """
+    fixed, options, costs = fixed or {}, {}, {}
+    for name, layer in supernet.layers().items():
+        here = layer.costs_ms()
+        options[name] = [fixed[name]] if name in fixed else list(here)
+        costs[name] = [here[choice] for choice in options[name]]
+    columns = supernet.options()
+    rows = [
+        values[name][:, [columns[name].index(choice) for choice in choices]].cpu().numpy()
+        for name, choices in options.items()
+    ]
+    if supernet.widths_move:
+        budget_ms *= 1 + SLACK
+        rows = [
+            row + price_per_ms * np.array(cost)
+            for row, cost in zip(rows, costs.values(), strict=True)
+        ]
+    picks = best_choices(rows, list(costs.values()), budget_ms - supernet.fixed_ms)
+    return [
+        {name: choices[pick] for pick, (name, choices) in zip(row, options.items(), strict=True)}
+        for row in picks
+    ]
+
+
+def marginals(paths: list[dict[str, str]]) -> dict[str, dict[str, float]]:
+    """Return how often each choice is made in some paths, by layer, most frequent first."""
+    return {
+        name: {
+            choice: count / len(paths)
+            for choice, count in Counter(path[name] for path in paths).most_common()
+        }
+        for name in paths[0]
+    }
+
+
+def most_frequent(paths: list[dict[str, str]], count: int) -> list[dict[str, str]]:
+    """Return the paths that occur most often, each once."""
+    counted = Counter(tuple(path.items()) for path in paths)
+    return [dict(path) for path, _ in counted.most_common(count)]
+
+
+def _shares(best: Tensor, options: int) -> Tensor:
+    counts = torch.from_numpy(np.bincount(best.cpu().numpy(), minlength=options))
+    return (counts + 0.5) / (counts.sum() + 0.5 * options)

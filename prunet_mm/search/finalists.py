@@ -1,0 +1,105 @@
+"""The networks that a search might end in, judged side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from mmengine.dist import all_reduce_params, is_distributed
+
+from prunet_mm.search.choosing import exact_paths, most_frequent, values_of
+from prunet_mm.search.rounding import Rounding, at_widths, round_widths
+from prunet_mm.search.settle import mean_and_error, settled_path
+from prunet_mm.supernet.statistics import recalibrate
+from prunet_mm.supernet.stochastic_layer import SKIP
+
+if TYPE_CHECKING:
+    from prunet_mm.search.model import ArchitectureSearch
+
+QUICK = 4  # batches for what is measured many times
+
+
+class Finalist(NamedTuple):
+    """A network that fits the budget.
+
+    Attributes:
+        path: Its choice by layer.
+        rounding: Its hidden widths.
+        loss: On the architecture's images, with norms of its own.
+        behind: Loss above that of the best one, and the standard error of this.
+    """
+
+    path: dict[str, str]
+    rounding: Rounding
+    loss: float
+    behind: tuple[float, float] = (0.0, 0.0)
+
+
+def judge_finalists(
+    model: ArchitectureSearch,
+    budget_ms: float,
+    batches: Sequence,
+    images: Sequence,
+    paths: int = 6,
+    roundings: int = 3,
+) -> tuple[Finalist, ...]:
+    """Judge the settled network, its other roundings, and other exact choices within the budget.
+
+    Other choices are those that draws of the scores answer with most often. All are judged on the
+    same images, with norms measured anew for each.
+
+    Args:
+        model: The search; weights and choices stay, norms do not.
+        budget_ms: In ms.
+        batches: Of the architecture's images.
+        images: Batches of the weights' images, for the norms.
+        paths: Most paths that are judged.
+        roundings: Most roundings of the settled path.
+
+    Returns:
+        The best one first.
+
+    Raises:
+        SearchError: The budget cannot be met.
+    """
+    supernet = model.supernet
+    settled = settled_path(model, budget_ms, batches[:QUICK])
+    values = values_of(supernet, model.scores)
+    drawn = exact_paths(supernet, values, budget_ms, model.price_per_ms)
+    others = [path for path in most_frequent(drawn, paths) if path != settled]
+    judged = []
+    for path in [settled, *others[: paths - 1]]:
+        for rounding in round_widths(
+            model, path, budget_ms, batches[:QUICK], roundings if path is settled else 1
+        ):
+            layers = supernet.layers()
+            blocks = {layers[n].candidates[path[n]]: w for n, w in rounding.widths.items()}
+            with supernet.on(path), at_widths(blocks):
+                measure_norms(model, images)
+                model.eval()
+                losses = model.task_losses(batches, path)
+                model.train()
+            judged.append((path, rounding, losses))
+    judged.sort(key=lambda one: float(one[2].mean()))
+    best = judged[0][2]
+    return tuple(
+        Finalist(path, rounding, float(losses.mean()), mean_and_error(losses - best))
+        for path, rounding, losses in judged
+    )
+
+
+def measure_norms(model: ArchitectureSearch, images: Sequence) -> None:
+    """Let the norms hold the statistics of what the SuperNet is at present."""
+    recalibrate(model, images, model.losses)
+    if is_distributed():  # each rank has seen images of its own
+        all_reduce_params([b for b in model.buffers() if b.is_floating_point()], op='mean')
+
+
+def describe(finalist: Finalist) -> str:
+    """Return a finalist in a line: choices and hidden widths by layer."""
+    widths = finalist.rounding.widths
+    return ', '.join(
+        f'{layer} {choice}' + (f' {widths[layer]}' if layer in widths else '')
+        for layer, choice in finalist.path.items()
+        if choice != SKIP
+    )
