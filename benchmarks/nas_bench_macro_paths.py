@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 
 import torch
-from macro_space import space, to_code, to_spec
+from macro_space import space, to_spec
 
 from prunet_mm.engine.checkpoint import load_from_plain_data
 from prunet_mm.engine.files import write_atomic
@@ -67,8 +67,8 @@ def main() -> None:
             path[name] = options[int(digit)]
         codes.append(code)
         losses.append(model.task_loss(batches, path))
-    from nas_bench_macro import tau
     from macro_space import canonical
+    from nas_bench_macro import tau
 
     truths = json.loads((work_dir / 'truth.json').read_text())
     flops = [-to_spec(code).macs() for code in codes]

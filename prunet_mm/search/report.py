@@ -237,7 +237,8 @@ def _removed(history: list[dict]) -> list[str]:
     for event in removed if len(removed) <= MOST_LINES else telling:
         lines.append(
             f'{event["step"]:7}  {event["layer"]:14}  {event.get("candidate", "the layer"):13}  '
-            f'{event["probability"]:5.3f}  {event["multiplier"]:6.3f}  {_why(event)}{" *" if _name(event) in ties else ""}'
+            f'{event["probability"]:5.3f}  {event["multiplier"]:6.3f}  '
+            f'{_why(event)}{" *" if _name(event) in ties else ""}'
         )
     if len(removed) > MOST_LINES:
         lines.append(f'... and {len(removed) - len(telling)} more candidates, see {FILE_NAME}.')

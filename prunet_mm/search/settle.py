@@ -82,7 +82,7 @@ def next_decision(
 
 
 def _order(layer, shares: dict[str, float], budget_ms: float) -> tuple[float, float]:
-    """Clearest first, but behind those whose latency the rest of the network could not give back."""
+    """Clearest first; behind them those whose latency the rest could not give back."""
     choice, costs = next(iter(shares)), layer.costs_ms()
     expected_ms = sum(chance * costs[name] for name, chance in layer.chances().items())
     jump = abs(costs[choice] - expected_ms) / budget_ms

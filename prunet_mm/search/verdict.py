@@ -33,8 +33,8 @@ def verdict(history: Sequence[dict]) -> str:
     if now < (1 - FALLING) * before:
         return (
             f'{none}, but the task loss still falls, from {before:.3f} to {now:.3f} in the last '
-            'fifth of the search: the weights have learnt too little to tell what they lack. Do not '
-            'read a quality into the choices; search longer, or from trained weights.'
+            'fifth of the search: the weights have learnt too little to tell what they lack. Do '
+            'not read a quality into the choices; search longer, or from trained weights.'
         )
     return (
         f'{none}, and the task loss does not fall any more ({before:.3f} to {now:.3f} in the last '

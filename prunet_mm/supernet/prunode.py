@@ -30,7 +30,7 @@ class Prunode(nn.Module):
         position: Where the block stands.
         candidate: Its op, kernel and grid of hidden widths.
         norm_cfg: Config of the norm layers; type BN.
-        rule: Walking rule and its options, ``dict(type='width' | 'logits', initial=0.5, ...)``.
+        rule: Walking rule and its options, ``dict(type='width' | 'logits', initial=1.0, ...)``.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class WidthRule(WalkingRule):
     linear between grid points.
     """
 
-    def __init__(self, widths: Sequence[int], initial: float = 0.5) -> None:
+    def __init__(self, widths: Sequence[int], initial: float = 1.0) -> None:
         super().__init__(widths, initial)
         self.width = nn.Parameter(torch.tensor(self.start / self.widest))
 
@@ -120,7 +120,7 @@ class LogitsRule(WalkingRule):
     def __init__(
         self,
         widths: Sequence[int],
-        initial: float = 0.5,
+        initial: float = 1.0,
         interval: int = 6,
         margin: float = 0.1,
         smoothing: float = 0.8,

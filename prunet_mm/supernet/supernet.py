@@ -35,7 +35,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
 
     Args:
         space: A search space as plain data; see :class:`prunet_mm.spec.SearchSpace`.
-        rule: Walking rule of the Prunodes, ``dict(type='width' | 'logits', initial=0.5, ...)``.
+        rule: Walking rule of the Prunodes, ``dict(type='width' | 'logits', initial=1.0, ...)``.
         sampling: ``'hard'``: a layer is one of its choices at a time. For comparison, blends of all
             that are left: ``'softmax'`` of the logits, or ``'gumbel'`` noise on top.
         out_indices: Stages whose maps are returned, counted from 1, the last one among them;
