@@ -14,5 +14,7 @@ model = dict(
 )
 train_dataloader = dict(batch_size=32)
 train_cfg = dict(architecture_batch_size=96, paths=6)
-optim_wrapper = dict(weights=dict(optimizer=dict(lr=0.06, nesterov=True)))
+optim_wrapper = dict(
+    weights=dict(optimizer=dict(lr=0.06, nesterov=True), clip_grad=dict(max_norm=5))
+)
 torch_threads = 1

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from mmengine.dist import all_reduce_params, is_distributed
 
 from prunet_mm.search.choosing import exact_paths, most_frequent, values_of
-from prunet_mm.search.rounding import Rounding, at_widths, round_widths
+from prunet_mm.search.rounding import Rounding, round_widths
 from prunet_mm.search.settle import mean_and_error, settled_path
+from prunet_mm.supernet.paths import at_widths
 from prunet_mm.supernet.statistics import recalibrate
 from prunet_mm.supernet.stochastic_layer import SKIP
 

@@ -63,7 +63,6 @@ def finish(runner, model: ArchitectureSearch, budget_ms: float, batches: int = 2
         SearchError: No choice of widths keeps the budget.
     """
     data, supernet = runner.train_loop.dataloader, model.supernet
-    supernet.release_widths()
     supernet.set_gap(0.0)
     model.train()
     probe = data.probe('architecture', batches)

@@ -110,10 +110,12 @@ class SearchLoop(BaseLoop):
         runner: The runner.
         dataloader: The training set; see :class:`SearchData`.
         max_iters: Iterations in total.
-        warmup_iters: Of these, iterations on the weights alone, each at random hidden widths.
+        warmup_iters: Of these, iterations on the weights alone. Each trains the largest network,
+            the smallest and some random ones; see :meth:`SuperNet.sandwich`.
         architecture_fraction: Share of the training set held out for the architecture.
         architecture_batch_size: Batch size of the architecture steps; default: the weights'.
         architecture_interval: Iterations from one architecture step to the next.
+        between: Random networks in a step of the warm-up.
         paths: Networks that an architecture step judges on the same images, where the SuperNet has
             hard paths; at least two.
         exploration: Share of the choices in a path that are drawn without regard to what is known.
@@ -132,6 +134,7 @@ class SearchLoop(BaseLoop):
         architecture_fraction: float = 0.2,
         architecture_batch_size: int | None = None,
         architecture_interval: int = 1,
+        between: int = 2,
         paths: int = 4,
         exploration: float = 0.1,
         ramp: dict | None = None,
@@ -160,7 +163,7 @@ class SearchLoop(BaseLoop):
         super().__init__(runner, data)
         self._max_iters, self.warmup_iters = max_iters, warmup_iters
         self.interval = architecture_interval
-        self.paths, self.exploration = paths, exploration
+        self.between, self.paths, self.exploration = between, paths, exploration
         steps = -(-(max_iters - warmup_iters) // architecture_interval)
         runner.model.ramp = BudgetRamp(runner.model.budget.targets_ms, steps, **(ramp or {}))
         self.val_interval = 0
@@ -241,15 +244,15 @@ class SearchLoop(BaseLoop):
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         self._seed()
         warming = self._iter < self.warmup_iters
-        rng = random.Random(f'{runner.seed} {self._iter}')  # of paths, equal on all ranks
-        if warming:
-            model.supernet.draw_widths(rng)
-        else:
-            model.supernet.release_widths()
+        rng = random.Random(f'{runner.seed} {self._iter}')  # of networks, equal on all ranks
         self.stepped = not warming and (self._iter - self.warmup_iters) % self.interval == 0
         try:
-            path = next(iter(self._paths(rng, 1)), None)
-            log = model.weight_step(self._draw('weights'), wrappers['weights'], path)
+            batches, wrapper = self._draw('weights'), wrappers['weights']
+            if warming:
+                networks = model.supernet.sandwich(rng, self.between)
+                log = model.warm_up_step(batches, wrapper, networks)
+            else:
+                log = model.weight_step(batches, wrapper, next(iter(self._paths(rng, 1)), None))
             outputs = {f'weights/{name}': value for name, value in log.items()}
             if self.stepped:
                 paths = self._paths(rng, self.paths)
@@ -266,17 +269,10 @@ class SearchLoop(BaseLoop):
         self._iter += 1
 
     def _paths(self, rng: random.Random, count: int) -> list[dict[str, str]]:
-        """Draw paths: evenly until the budget begins to fall, then by what is believed.
-
-        A warm-up begins with deep networks; how rarely skips are drawn fades over its first half.
-        Weights that learn in shallow ones from the start never learn to use the depth.
-        """
+        """Draw paths: evenly until the budget begins to fall, then by what is believed."""
         supernet = self.runner.model.supernet
         if supernet.sampling != 'hard':
             return []
-        if self._iter < self.warmup_iters:
-            shallow = min(2 * self._iter / self.warmup_iters, 1.0)
-            return [supernet.draw_any_path(rng, shallow) for _ in range(count)]
         exploration = self.exploration if self.runner.model.ramp.budget_ms else 1.0
         return [supernet.draw_path(rng, exploration) for _ in range(count)]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.logging import print_log
@@ -26,6 +27,7 @@ from prunet_mm.search.choosing import chances_at, exact_paths, values_of
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.search.ramp import BudgetRamp
 from prunet_mm.supernet import SuperNet
+from prunet_mm.supernet.paths import Widths, at_widths
 from prunet_mm.supernet.scores import Path, PathScores
 
 Judged = tuple[Tensor, dict[str, Tensor]]  # a loss, 0-d, and its terms by name
@@ -133,6 +135,41 @@ class ArchitectureSearch(BaseModel):
         """
         with self._only(self.weight_parameters()), self.supernet.on(path):
             return self._step(batches, wrapper, self.losses, lambda task: task)
+
+    def warm_up_step(
+        self, batches: Iterator, wrapper: OptimWrapper, networks: Sequence[tuple[Path, Widths]]
+    ) -> dict[str, Tensor]:
+        """Take one step on the weights of several networks, on the same images.
+
+        The first one, the largest, learns from the labels. The others learn from its output where
+        that is a class score, which makes the shared weights rank networks better; else from the
+        labels, too.
+
+        Args:
+            batches: As many are drawn as the wrapper accumulates gradients over.
+            wrapper: Optimiser of the weights.
+            networks: Path and hidden widths of each.
+
+        Returns:
+            The last batch's losses, by name: the first network's terms, and the mean of all.
+        """
+
+        def judge(batch) -> Judged:
+            inputs, samples = self._prepared(batch)
+            teacher, tasks, log = None, [], {}
+            for path, widths in networks:
+                with self.supernet.on(path), at_widths(widths):
+                    task, terms, scores = self._taught(inputs, samples, teacher)
+                tasks.append(task)
+                if teacher is None:
+                    teacher, log = scores, terms
+            return torch.stack(tasks).mean(), log
+
+        used = {}
+        for _, widths in networks:
+            used |= {block: max(width, used.get(block, 0)) for block, width in widths.items()}
+        with self._only(self.weight_parameters()), at_widths(used):  # what is unused stays as it is
+            return self._step(batches, wrapper, judge, lambda task: task)
 
     def architecture_step(
         self, batches: Iterator, wrapper: OptimWrapper, paths: Sequence[Path] = ()
@@ -243,11 +280,31 @@ class ArchitectureSearch(BaseModel):
 
     def losses(self, batch) -> Judged:
         """Return the task loss of a batch (0-d), and its terms by name."""
+        inputs, samples = self._prepared(batch)
+        return self.parse_losses(self(inputs, samples, mode='loss'))
+
+    def _prepared(self, batch) -> tuple[Tensor, list]:
+        """Images and labels of a batch, as the network takes them."""
         data = self.data_preprocessor(batch, True)
         inputs = data['inputs']
         if torch.is_tensor(inputs) and inputs.dim() == 4:  # what convolutions are fastest on
-            data['inputs'] = inputs.contiguous(memory_format=torch.channels_last)
-        return self.parse_losses(self._run_forward(data, mode='loss'))
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return inputs, data.get('data_samples')
+
+    def _taught(self, inputs: Tensor, samples: list, teacher: Tensor | None):
+        """Loss, its terms, and class scores (N, classes) or None: by labels, or by a teacher's."""
+        from mmpretrain.models import ImageClassifier  # not at import, which takes seconds
+
+        network = self.architecture
+        if not isinstance(network, ImageClassifier) or not network.with_head:
+            return *self.parse_losses(self(inputs, samples, mode='loss')), None
+        features = network.extract_feat(inputs)
+        scores = network.head(features)
+        if teacher is None:
+            losses = self.parse_losses(network.head.loss(features, samples))
+            return *losses, scores.detach() if torch.is_tensor(scores) else None
+        task = F.kl_div(scores.log_softmax(1), teacher.softmax(1), reduction='batchmean')
+        return task, dict(loss=task), None
 
     def _judge(self, batch, paths: Sequence[Path]) -> Judged:
         """The mean loss of some paths on a batch; each one's teaches the scores."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from prunet_mm.errors import SearchError
 from prunet_mm.search.exact import knapsack
+from prunet_mm.supernet.paths import at_widths
 from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.scores import Path
 from prunet_mm.supernet.stochastic_layer import SKIP
@@ -118,19 +118,6 @@ def _rises(model, path, prunodes, nearest, batches) -> dict[str, tuple[float, fl
                     row.append(model.task_loss(batches, path) - base if inside else 0.0)
             rises[name] = tuple(row)
     return rises
-
-
-@contextmanager
-def at_widths(widths: Mapping[Prunode, int]) -> Iterator[None]:
-    """Have some Prunodes at one hidden width each for a while."""
-    before = {prunode: prunode.fixed_width for prunode in widths}
-    for prunode, width in widths.items():
-        prunode.fixed_width = width
-    try:
-        yield
-    finally:
-        for prunode, width in before.items():
-            prunode.fixed_width = width
 
 
 def _rounding(prunodes, nearest, taken, fixed_ms: float, budget_ms: float) -> Rounding:

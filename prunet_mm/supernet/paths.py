@@ -9,8 +9,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.scores import Path
 from prunet_mm.supernet.stochastic_layer import SKIP
+
+Widths = Mapping[Prunode, int]  # hidden widths
 
 
 class PathMixin:
@@ -39,20 +42,38 @@ class PathMixin:
             (path[name],) = rng.choices(list(chances), weights)
         return path
 
-    def draw_any_path(self, rng: random.Random, shallow: float = 1.0) -> dict[str, str]:
-        """Draw a choice for every layer evenly, skips that are not open yet among them.
+    def sandwich(self, rng: random.Random, between: int) -> list[tuple[Path, Widths]]:
+        """Draw networks for a step of the warm-up: the largest, the smallest, and some between.
+
+        The sandwich rule of *Universally Slimmable Networks* (arXiv 1903.05134): who trains the
+        ends trains what lies between. Skips that are not open yet are drawn, too.
 
         Args:
             rng: The same on all ranks.
-            shallow: How often what computes nothing (a skip, a shortcut) is drawn, relative to
-                any other choice.
+            between: How many random networks.
+
+        Returns:
+            Path and hidden widths of each; the largest first.
         """
-        path = {}
-        for name, layer in self.layers().items():
-            options = layer.options(closed=True)
-            weights = [shallow if _is_shallow(option) else 1 for option in options]
-            (path[name],) = rng.choices(options, weights if any(weights) else None)
-        return path
+        layers = self.layers()
+        every = {name: layer.options(closed=True) for name, layer in layers.items()}
+        costs = {name: layer.widest_ms() for name, layer in layers.items()}
+        paths = [{name: max(costs[name], key=costs[name].get) for name in every}]
+        for _ in range(between):
+            paths.append({name: rng.choice(options) for name, options in every.items()})
+        paths.append({name: min(every[name], key=costs[name].get) for name in every})
+        rules = [max, *[rng.choice] * between, min]
+        return [
+            (path, {block: rule(block.widths) for block in self._prunodes_on(path)})
+            for path, rule in zip(paths, rules, strict=True)
+        ]
+
+    def _prunodes_on(self, path: Path) -> list[Prunode]:
+        layers = self.layers()
+        blocks = [
+            layers[name].candidates[choice] for name, choice in path.items() if choice != SKIP
+        ]
+        return [block for block in blocks if isinstance(block, Prunode)]
 
     def likeliest_path(self) -> dict[str, str]:
         """Return the most probable choice of every layer."""
@@ -100,5 +121,14 @@ class PathMixin:
             layer.believe(dict(zip(layer.options(), chances[name].tolist(), strict=True)))
 
 
-def _is_shallow(choice: str) -> bool:
-    return choice == SKIP or choice.startswith('shortcut')
+@contextmanager
+def at_widths(widths: Mapping[Prunode, int]) -> Iterator[None]:
+    """Have some Prunodes at one hidden width each for a while."""
+    before = {prunode: prunode.fixed_width for prunode in widths}
+    for prunode, width in widths.items():
+        prunode.fixed_width = width
+    try:
+        yield
+    finally:
+        for prunode, width in before.items():
+            prunode.fixed_width = width

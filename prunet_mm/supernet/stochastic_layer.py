@@ -137,6 +137,11 @@ class StochasticLayer(nn.Module):
         }
         return costs | ({SKIP: 0.0} if self.skip_open else {})
 
+    def widest_ms(self) -> dict[str, float]:
+        """Return the latency of every choice at its widest, in ms, the skip's among them."""
+        costs = {name: float(block.latency_ms.max()) for name, block in self.candidates.items()}
+        return costs if self.stays else costs | {SKIP: 0.0}
+
     @torch.no_grad()
     def believe(self, chances: dict[str, float]) -> None:
         """Set the probabilities of all choices; every one is above 0."""

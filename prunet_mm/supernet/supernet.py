@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -170,16 +169,6 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
         for prunode in self.prunodes():
             if hasattr(prunode.rule, 'temperature'):
                 prunode.rule.temperature = temperature
-
-    def draw_widths(self, rng: random.Random) -> None:
-        """Put every Prunode at one random width of its grid, for a warm-up step."""
-        for prunode in self.prunodes():
-            prunode.fixed_width = rng.choice(prunode.widths)
-
-    def release_widths(self) -> None:
-        """Let every Prunode follow its walking rule again."""
-        for prunode in self.prunodes():
-            prunode.fixed_width = None
 
     def set_gap(self, fraction: float) -> list[nn.Parameter]:
         """Set the distance of every pair of widths, as a fraction of the widest.
