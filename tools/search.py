@@ -32,14 +32,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build mmengine's runner from config and command line, search, and report."""
     args = parse_args()
-    cfg = cli.load_config(args.config, args.cfg_options, args.work_dir)
+    options = dict(args.cfg_options or {})
+    if args.seed is not None:
+        options['randomness.seed'] = args.seed
+    cfg = cli.load_config(args.config, options, args.work_dir)
     cli.require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     cli.apply_run_arguments(cfg, args)
     for part in ('val', 'test'):  # a search never sees the images that judge its network
         for key in ('cfg', 'dataloader', 'evaluator'):
             cfg[f'{part}_{key}'] = None
-    if args.seed is not None:
-        cfg.randomness = dict(seed=args.seed)
     if args.latency_target_ms is not None:
         cfg.model.latency.budget_ms = args.latency_target_ms
         cfg.model.latency.budget_ratio = None

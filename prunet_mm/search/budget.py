@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class Budget:
             SearchError: No network of the space meets the budget, or every one does.
         """
         given = [k for k in ('budget_ms', 'budget_ratio') if latency.get(k) is not None]
-        if len(given) != 1 or not float(latency[given[0]]) > 0:
+        if len(given) != 1 or not _is_positive(latency[given[0]]):
             raise ConfigError(
                 'model.latency needs exactly one of budget_ms and budget_ratio, and above 0; '
                 f'found {", ".join(f"{k}={latency[k]}" for k in given) or "neither"}.'
@@ -55,6 +56,10 @@ class Budget:
                 f'{largest_ms:.4g} ms; choose --latency-target-ms between them.'
             )
         return cls(budget, smallest_ms, largest_ms)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 @dataclass

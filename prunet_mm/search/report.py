@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -99,10 +100,7 @@ def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> s
         'Widths moved to meet the budget': _moves(outcome.moves),
         'Removed': _removed(history),
         'Files': [*_files(work_dir, missing), *_wrapped(missing)],
-        'Next: train it': [
-            f'python tools/train.py {outcome.train_config} '
-            f'--cfg-options model.backbone.arch={work_dir / "subnet.json"}'
-        ],
+        'Next: train it': [_command(outcome.train_config, work_dir / 'subnet.json')],
     }
     return '\n'.join(
         line
@@ -138,6 +136,11 @@ def _draw(work_dir: Path, history: list[dict], spec: NetworkSpec, outcome: Outco
         outcome.block_ms,
         outcome.table_kind,
     )
+
+
+def _command(config: str, subnet: Path) -> str:
+    option = f'model.backbone.arch={subnet}'
+    return shlex.join(['python', 'tools/train.py', config, '--cfg-options', option])
 
 
 def _loss(outcome: Outcome) -> list[str]:
