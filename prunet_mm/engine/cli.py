@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -23,6 +24,7 @@ from prunet_mm.errors import ConfigError, PrunetError, one_line
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
@@ -85,6 +87,12 @@ def explain(error: BaseException) -> str | None:
     ours = _ours(error)
     if ours is not None:
         return _last_line(ours)
+    # From mmengine's logs and visualizers; our own files say more.
+    if isinstance(error, OSError) and error.errno in FULL:
+        return (
+            f'{error.filename or "a file"} cannot be written: {error.strerror}; free some space and '
+            'go on with --resume'
+        )
     # Raised by the registry itself rather than by what it built: the config names a type that is
     # not there, or passes it arguments that it does not take.
     if isinstance(error, (KeyError, TypeError)) and _raised_in(error, 'mmengine', 'registry'):

@@ -1,4 +1,4 @@
-"""Numbers in a config that are none, or outside of what they can be, found before anything is built.
+"""Numbers in a config that cannot be, found before anything is built with them.
 
 What they are passed to would fail deep inside, in a traceback, or compute something else.
 """

@@ -140,6 +140,7 @@ class ArchitectureSearch(BaseModel):
                 wrapper,
                 lambda task: self.objective(task, self.supernet.expected_latency_ms()),
             )
+        self.supernet.clamp_keeps()  # or a rate that is too high makes latencies negative
         self.objective.update(float(self.supernet.expected_latency_ms().detach()))
         return log
 

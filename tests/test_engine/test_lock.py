@@ -32,9 +32,9 @@ def holder(tmp_path):
 
 
 def test_a_second_run_is_refused_until_the_first_is_killed(holder, tmp_path):
-    with pytest.raises(ConfigError, match=f'another process is running in {tmp_path}'):
-        with only_run(tmp_path):
-            raise AssertionError('both run')
+    taken = pytest.raises(ConfigError, match=f'another process is running in {tmp_path}')
+    with taken, only_run(tmp_path):
+        raise AssertionError('both run')
     holder.kill()
     holder.wait()
     with only_run(tmp_path):
@@ -49,6 +49,6 @@ def test_one_run_after_the_other(tmp_path):
 
 def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(ConfigError, match='cannot write to the work dir .*file/work: Not a dir'):
-        with only_run(tmp_path / 'file/work'):
-            pass
+    refused = pytest.raises(ConfigError, match='cannot write to the work dir .*file/work: Not a d')
+    with refused, only_run(tmp_path / 'file/work'):
+        raise AssertionError('it runs')
