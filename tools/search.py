@@ -48,6 +48,7 @@ def main() -> None:
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.engine.schedule_hook import ChangedScheduleHook
     from prunet_mm.search import SearchRunner
     from prunet_mm.search.history import FILE_NAME
 
@@ -61,6 +62,7 @@ def main() -> None:
     require_data(cfg, 'train')
     with cli.resumable(cfg):
         runner = SearchRunner.from_cfg(cfg)
+        runner.register_hook(ChangedScheduleHook())
         require_channels_fit(runner.model)
         require_weights(runner.model)
         if args.derive_only:

@@ -19,7 +19,10 @@ def test_what_a_search_does_may_be_said():
         (dict(sampler=dict(type='RepeatAugSampler')), 'sampler is .*RepeatAugSampler'),
         (dict(sampler=dict(type='DefaultSampler', seed=3)), 'sampler is .*seed'),
         (dict(drop_last=False), 'drop_last is False: .* all batches are full'),
-        (dict(batch_sampler=dict(type='AspectRatioBatchSampler')), r'\.batch_sampler: a search has'),
+        (
+            dict(batch_sampler=dict(type='AspectRatioBatchSampler')),
+            r'\.batch_sampler: a search has',
+        ),
         (dict(bacth_size=3), r'\.bacth_size: a search has no such setting'),
         (dict(num_batch_per_epoch=3), r'\.num_batch_per_epoch: a search has no such setting'),
     ],

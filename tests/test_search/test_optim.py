@@ -4,6 +4,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from prunet_mm.errors import ConfigError
 
+
 def test_every_parameter_has_one_optimiser(make_search, started):
     runner = started(make_search())
     held = [
