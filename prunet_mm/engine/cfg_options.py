@@ -1,7 +1,7 @@
 """``--cfg-options``: settings on the command line that replace those of a config.
 
-Reads what mmengine's `DictAction` reads, and beyond it keeps paths as they are, while that one drops
-blanks and splits at commas. Imports neither torch nor mmengine before it is needed.
+Reads what mmengine's `DictAction` reads, and beyond it keeps paths as they are, while that one
+drops blanks and splits at commas. Imports neither torch nor mmengine before it is needed.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def resume_point(work_dir: str | os.PathLike) -> Path | None:
 
 
 def latest_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The complete ``iter_<number>.pth`` or ``epoch_<number>.pth`` with the highest number, or None.
+    """The complete ``iter_<number>.pth`` or ``epoch_...`` with the highest number, or None.
 
     Needs no file that says which it is, so a run killed between two writes, or a folder that was
     moved, cannot mislead it.

@@ -1,4 +1,4 @@
-"""A resumed run follows the learning rates and schedules of its config, and says where they changed.
+"""A resumed run follows the rates and schedules of its config, and says where they changed.
 
 mmengine takes them from the checkpoint without a word, whatever the config says by now.
 """

@@ -72,8 +72,8 @@ class SearchOptimWrapperConstructor:
         rate = config['optimizer']['lr']
         if rate * scales.get('keep', 1.0) >= 1:
             raise ConfigError(
-                f'optim_wrapper.architecture: the learning rate {rate:g} times paramwise_cfg.keep = '
-                f'{scales.get("keep", 1.0):g} has to be below 1, the range of a keep coefficient.'
+                f'optim_wrapper.architecture: the learning rate {rate:g} times paramwise_cfg.keep '
+                f'= {scales.get("keep", 1.0):g} has to be below 1, the range of a keep coefficient.'
             )
         architecture = self._wrapper(
             'architecture',
@@ -91,8 +91,8 @@ class SearchOptimWrapperConstructor:
             return [dict(params=weights)]
         if unknown := set(paramwise) - PARAMWISE:
             raise ConfigError(
-                f'optim_wrapper.weights.paramwise_cfg: found {", ".join(sorted(unknown))}, expected '
-                f'some of {", ".join(sorted(PARAMWISE))}.'
+                f'optim_wrapper.weights.paramwise_cfg: found {", ".join(sorted(unknown))}, '
+                f'expected some of {", ".join(sorted(PARAMWISE))}.'
             )
         try:
             build = DefaultOptimWrapperConstructor(self.config['weights'], paramwise)

@@ -2,9 +2,9 @@ import functools
 import io
 import multiprocessing
 import os
-import shutil
 import pickle
 import resource
+import shutil
 import signal
 import sys
 import tarfile
@@ -26,9 +26,9 @@ from prunet_mm.engine import addresses
 from prunet_mm.engine import checkpoint as module
 from prunet_mm.engine.checkpoint import (
     latest_checkpoint,
-    resume_point,
     load_checkpoint_file,
     mark_latest,
+    resume_point,
     save_checkpoint_file,
     use_safe_loading,
 )
