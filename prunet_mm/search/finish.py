@@ -124,6 +124,7 @@ def conclude(runner) -> Result:
         blocked=result.repair.blocked,
         moves=result.repair.moves,
         derived_loss=result.loss,
+        other_size=model.other_size,
         train_config=runner.cfg.get('train_config', 'CONFIG'),
     )
     runner.logger.info(write_report(work_dir, result.spec, outcome))

@@ -21,6 +21,7 @@ from prunet_mm.latency.device import device_name
 from prunet_mm.models.recompute import frozen_statistics
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
+from prunet_mm.search.latency_settings import require_settings, size_warning
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.supernet import SuperNet
 
@@ -41,7 +42,8 @@ class ArchitectureSearch(BaseModel):
         data_preprocessor: That of ``architecture``; mmengine's Runner puts a config's here.
 
     Raises:
-        ConfigError: No SuperNet, or more than one, in ``architecture``.
+        ConfigError: No SuperNet, or more than one, in ``architecture``; or the table is of other
+            settings than ``latency``.
         LatencyTableError: The table cannot be read or misses a block.
         SearchError: The budget is infeasible.
     """
@@ -58,7 +60,9 @@ class ArchitectureSearch(BaseModel):
             architecture = dict(data_preprocessor=data_preprocessor, **architecture)
         self.architecture = MODELS.build(architecture)
         self.latency = dict(latency)
+        self.other_size = ''  # what is wrong with the size of the images, for the report
         self.table = LatencyTable.load(latency['table'])
+        require_settings(self.table, latency)
         print_log(f'Latencies are {self.table.describe()}.', logger='current')
         if not is_here(self.table, latency.get('device', 'cpu')):
             print_log(
@@ -140,7 +144,6 @@ class ArchitectureSearch(BaseModel):
                 wrapper,
                 lambda task: self.objective(task, self.supernet.expected_latency_ms()),
             )
-        self.supernet.clamp_keeps()  # or a rate that is too high makes latencies negative
         self.objective.update(float(self.supernet.expected_latency_ms().detach()))
         return log
 
@@ -170,7 +173,16 @@ class ArchitectureSearch(BaseModel):
     def losses(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the task loss of a batch (0-d), and its terms by name."""
         data = self.data_preprocessor(batch, True)
+        self._look_at(data['inputs'])
         return self.parse_losses(self._run_forward(data, mode='loss'))
+
+    def _look_at(self, images) -> None:
+        """Warn, once, of images whose latency is not what the table says."""
+        if not self.other_size and isinstance(images, Tensor):
+            resolution, size = self.supernet.space.resolution, tuple(images.shape[-2:])
+            self.other_size = size_warning(self.table, resolution, size)
+            if self.other_size:
+                print_log(self.other_size, logger='current', level=logging.WARNING)
 
     def _step(self, batches: Iterator, wrapper: OptimWrapper, objective) -> dict[str, Tensor]:
         while True:

@@ -55,6 +55,7 @@ class Outcome:
         derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
             part.
         train_config: The config that trains the network.
+        other_size: A warning where the images were of another size than the table's; else empty.
     """
 
     budget_ms: float
@@ -68,6 +69,7 @@ class Outcome:
     block_ms: Sequence[float] | None = None
     derived_loss: float | None = None
     train_config: str = 'CONFIG'
+    other_size: str = ''
 
 
 def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> str:
@@ -164,6 +166,7 @@ def _latency(outcome: Outcome) -> list[str]:
             f'median of {samples}, IQR {iqr_ms:.4f} ms ({iqr_ms / median_ms:.1%})'
         )
     lines += _wrapped(f'The latency table is {outcome.table_device}.')
+    lines += _wrapped(outcome.other_size)
     if outcome.blocked:
         layer, width, more_ms = outcome.blocked
         lines += _wrapped(

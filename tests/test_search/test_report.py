@@ -138,6 +138,11 @@ def test_the_command_that_trains_it_can_be_pasted(monkeypatch, tmp_path):
     ]
 
 
+def test_images_of_another_size_are_told(words):
+    warning = 'Images of 6 x 8 px are searched on.'
+    assert warning in words(other_size=warning)
+
+
 def test_an_estimate_is_called_one(words):
     assert 'estimated, not measured' in line(words(table_kind='estimated'), 'predicted')
     assert 'estimated' not in words()
