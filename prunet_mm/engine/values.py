@@ -1,4 +1,4 @@
-"""Numbers in a config that cannot be, found before anything is built with them.
+"""Settings of a config that cannot be, found before anything is built with them.
 
 What they are passed to would fail deep inside, in a traceback, or compute something else.
 """
@@ -6,7 +6,7 @@ What they are passed to would fail deep inside, in a traceback, or compute somet
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,35 @@ class Allowed:
         return f'{number}{low}' + (f' and at most {self.high}' if self.high < math.inf else '')
 
 
+@dataclass(frozen=True)
+class Of:
+    """What is of a type."""
+
+    kind: type | tuple[type, ...]
+    words: str
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, self.kind)
+
+    def __str__(self) -> str:
+        return self.words
+
+
+SECTION, LIST, TEXT = Of(Mapping, 'a dict'), Of((list, tuple), 'a list'), Of(str, 'a text')
 SEED, COUNT, SOME = Allowed(0, 2**32 - 1), Allowed(0), Allowed(1)
 RATE, FINITE = Allowed(0, whole=False), Allowed(whole=False)
 
 # By dotted name, where * stands for any one key. None is for what has a default.
-NUMBERS = {
+SETTINGS = {
+    **dict.fromkeys(('model', 'model.latency', 'data_preprocessor', 'visualizer'), SECTION),
+    **dict.fromkeys(('*_dataloader', '*_dataloader.dataset', '*_dataloader.sampler'), SECTION),
+    **dict.fromkeys(('train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'randomness'), SECTION),
+    **dict.fromkeys(('default_hooks', 'env_cfg', 'log_processor', 'custom_imports'), SECTION),
+    **dict.fromkeys(('optim_wrapper', 'optim_wrapper.optimizer'), SECTION),
+    **{f'optim_wrapper.{part}': SECTION for part in ('weights', 'architecture')},
+    **{f'optim_wrapper.{part}.optimizer': SECTION for part in ('weights', 'architecture')},
+    **dict.fromkeys(('work_dir', 'load_from', 'default_scope', 'train_config'), TEXT),
+    'custom_hooks': LIST,
     'randomness.seed': SEED,
     'torch_threads': SOME,
     '*_dataloader.batch_size': SOME,
@@ -69,7 +93,7 @@ NUMBERS = {
 
 
 def check_values(cfg: Config, name: str) -> None:
-    """Refuses numbers that cannot be.
+    """Refuses settings of the wrong kind, and numbers outside of what they can be.
 
     Args:
         cfg: The config.
@@ -78,7 +102,7 @@ def check_values(cfg: Config, name: str) -> None:
     Raises:
         ConfigError: Names the first setting, what was found and what is expected.
     """
-    for pattern, allowed in NUMBERS.items():
+    for pattern, allowed in SETTINGS.items():
         for key, value in _found(cfg, pattern.split('.')):
             if value is not None and value not in allowed:
                 raise ConfigError(f'{name}: {key} is {value!r}: expected {allowed}')

@@ -26,6 +26,10 @@ from prunet_mm.errors import ConfigError
         ('model.latency.budget_ms', 'abc', 'a finite number'),
         ('model.latency.budget_ratio', [0.5], 'a finite number'),
         ('torch_threads', -1, 'at least 1'),
+        ('train_dataloader', 5, 'a dict'),
+        ('optim_wrapper.weights.optimizer', 'SGD', 'a dict'),
+        ('work_dir', 5, 'a text'),
+        ('custom_hooks', 5, 'a list'),
     ],
 )
 def test_a_number_that_cannot_be_is_named(key, value, expected):
@@ -43,6 +47,7 @@ def test_what_is_fine_or_left_out_passes():
         train_cfg=dict(max_epochs=3, architecture_batch_size=None),
         optim_wrapper=dict(weights=dict(optimizer=dict(lr=0, weight_decay=1e-4))),
         train_dataloader=None,
-        model='x',
+        model=dict(type='x'),
+        custom_hooks=[],
     )
     check_values(Config(settings), 'my.py')
