@@ -18,6 +18,7 @@ from prunet_mm.engine.files import write_atomic
 from prunet_mm.errors import LatencyTableError, SpecError
 from prunet_mm.latency.isotonic import isotonic
 from prunet_mm.spec import BlockKey, NetworkSpec
+from prunet_mm.spec.kernels import INVERTED
 from prunet_mm.spec.validation import (
     Flag,
     JsonObject,
@@ -55,8 +56,8 @@ class Entry(Spec):
     """
 
     op: Annotated[
-        Literal['conv', 'fused_irb', 'irb', 'tail'],
-        expecting('"conv", "fused_irb", "irb" or "tail"'),
+        Literal['conv', 'fused_irb', 'irb', 'shortcut', 'tail'],
+        expecting('"conv", "fused_irb", "irb", "shortcut" or "tail"'),
     ]
     in_channels: PositiveInt
     out_channels: PositiveInt
@@ -381,4 +382,4 @@ def readable(key: BlockKey) -> str:
 
 def _curve_key(key: BlockKey) -> BlockKey:
     """What blocks share that differ in nothing but a searched hidden width."""
-    return key._replace(hidden=0) if key.op in ('irb', 'fused_irb') else key
+    return key._replace(hidden=0) if key.op in INVERTED else key

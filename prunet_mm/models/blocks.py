@@ -40,10 +40,10 @@ class SqueezeExcite(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Dense k x k convolution, norm, activation; never a residual.
+    """Dense k x k convolution, norm, and unless it is a shortcut, activation; never a residual.
 
     Args:
-        layer: What to build; ``layer.op`` is ``'conv'``.
+        layer: What to build; ``layer.op`` is ``'conv'`` or ``'shortcut'``.
         norm_cfg: Config of the norm layer.
     """
 
@@ -56,7 +56,7 @@ class ConvBlock(nn.Module):
             stride=layer.stride,
             padding=padding(layer),
             norm_cfg=norm_cfg,
-            act_cfg=ACTIVATIONS[layer.act],
+            act_cfg=None if layer.op == 'shortcut' else ACTIVATIONS[layer.act],
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,9 +154,9 @@ def build_block(layer: LayerSpec, norm_cfg: dict = NORM, drop_path: float = 0.0)
         drop_path: Probability with which a training step skips the block, where it has a residual
             (stochastic depth, arXiv 1603.09382).
     """
-    if layer.op == 'conv':
-        return ConvBlock(layer, norm_cfg)
-    return BLOCKS[layer.op](layer, norm_cfg, drop_path)
+    if layer.op in BLOCKS:
+        return BLOCKS[layer.op](layer, norm_cfg, drop_path)
+    return ConvBlock(layer, norm_cfg)
 
 
 def padding(layer: LayerSpec) -> int:

@@ -19,6 +19,7 @@ NAMES = dict(
     conv='conv: convolution',
     irb='irb: inverted residual block',
     fused_irb='fused_irb: fused inverted residual block',
+    shortcut='shortcut: 1x1 convolution without activation',
     tail='tail: classifier',
 )
 

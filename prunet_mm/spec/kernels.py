@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+INVERTED = ('irb', 'fused_irb')  # the ops that have a hidden width
+
 
 class Kernel(NamedTuple):
     """One kernel of inference; BN, activation and residual are fused into the one before them.
@@ -60,9 +62,10 @@ class BlockKey(NamedTuple):
     """Everything that decides which kernels a block runs: the key of a latency table.
 
     Attributes:
-        op: 'conv', 'fused_irb', 'irb' or 'tail'.
+        op: 'conv', 'fused_irb', 'irb', 'shortcut' or 'tail'.
         out_channels: For a tail the number of classes.
-        hidden: Hidden width, 0 for a conv; for a tail the width of its 1x1 conv, 0 for none.
+        hidden: Hidden width, 0 for a conv or shortcut; for a tail the width of its 1x1 conv, 0
+            for none.
         se: Squeeze channels of squeeze-and-excitation, 0 for none.
         height: Rows of the block's *input*, in pixels; ``width`` its columns.
         padding: Of the k x k convolution, where it is not ``kernel // 2``.
@@ -102,8 +105,7 @@ class BlockKey(NamedTuple):
         """Whether the block adds its input to its output."""
         if self.residual is not None:
             return self.residual
-        inverted = self.op in ('irb', 'fused_irb')
-        return inverted and self.stride == 1 and self.in_channels == self.out_channels
+        return self.op in INVERTED and self.stride == 1 and self.in_channels == self.out_channels
 
     def kernels(self) -> tuple[Kernel, ...]:
         """The block's kernels in the order in which they run."""
@@ -176,4 +178,4 @@ def _tail(key: BlockKey) -> tuple[Kernel, ...]:
     return (*kernels, Kernel('gemm', channels, key.out_channels, 1, 1, 1, 1, affine=1))
 
 
-_KERNELS = dict(conv=_conv, irb=_irb, fused_irb=_fused_irb, tail=_tail)
+_KERNELS = dict(conv=_conv, irb=_irb, fused_irb=_fused_irb, shortcut=_conv, tail=_tail)

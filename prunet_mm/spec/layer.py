@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from prunet_mm.spec.kernels import BlockKey, Kernel
+from prunet_mm.spec.kernels import INVERTED, BlockKey, Kernel
 from prunet_mm.spec.validation import (
     Act,
     Flag,
@@ -16,24 +16,29 @@ from prunet_mm.spec.validation import (
     Probability,
     Spec,
     Stride,
+    check_shortcut,
     problem,
     shown,
 )
 
 
 class LayerSpec(Spec):
-    """A block: convolution, inverted residual or fused inverted residual.
+    """A block: convolution, inverted residual, fused inverted residual or shortcut.
 
     - ``conv``: k x k conv (stride), BN, act; no residual.
     - ``irb``: 1x1 conv, BN, act; depthwise k x k conv (stride), BN, act; [SE]; 1x1 conv, BN.
     - ``fused_irb``: k x k conv (stride), BN, act; [SE]; 1x1 conv, BN.
+    - ``shortcut``: 1x1 conv (stride), BN; no residual. What stands for an identity where width or
+      stride change.
 
     Convolutions have no bias, except those of SE (global mean, 1x1 conv to ``se`` channels, act,
     1x1 conv back, sigmoid gate).
 
     Attributes:
-        hidden: Hidden width in channels; 0 for a conv, positive otherwise.
-        se: Squeeze channels of squeeze-and-excitation, 0 for none; not possible on a conv.
+        kernel: Rows and columns of the k x k convolution; 1 for a shortcut.
+        hidden: Hidden width in channels; 0 for a conv or shortcut, positive otherwise.
+        act: The stage's activation; a shortcut has none, whatever is said here.
+        se: Squeeze channels of squeeze-and-excitation, 0 for none, as in a conv or shortcut.
         stage: 0 for the stem, 1 and up for the stages.
         padding: Pixels that the k x k convolution adds on each side; None for ``kernel // 2``.
         residual: Whether the block adds its input to its output; None for the rule: an inverted
@@ -54,11 +59,12 @@ class LayerSpec(Spec):
 
     @model_validator(mode='after')
     def _fits_op(self) -> LayerSpec:
-        if self.op == 'conv' and self.hidden:
-            raise problem(('hidden',), f'found {self.hidden}, expected 0, since a conv has none')
-        if self.op == 'conv' and self.se:
-            raise problem(('se',), f'found {self.se}, expected 0, since a conv has none')
-        if self.op != 'conv' and not self.hidden:
+        if self.op == 'shortcut':
+            check_shortcut(self.kernel)
+        for field in () if self.op in INVERTED else ('hidden', 'se'):
+            if found := getattr(self, field):
+                raise problem((field,), f'found {found}, expected 0, since a {self.op} has none')
+        if self.op in INVERTED and not self.hidden:
             raise problem(
                 ('hidden',), f'found 0, expected a positive integer, since op is {shown(self.op)}'
             )
@@ -68,8 +74,8 @@ class LayerSpec(Spec):
 
     def _no_sum(self) -> str | None:
         """Why input and output cannot be added; None where they can."""
-        if self.op == 'conv':
-            return 'since a conv has none'
+        if self.op not in INVERTED:
+            return f'since a {self.op} has none'
         if self.in_channels != self.out_channels:
             return f'since {self.in_channels} channels go in and {self.out_channels} come out'
         if self.stride != 1:

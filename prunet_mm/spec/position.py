@@ -17,7 +17,8 @@ class Candidate(NamedTuple):
     Attributes:
         name: Op and kernel, such as 'irb_k3'; unique within its position.
         se: Squeeze channels of squeeze-and-excitation, 0 for none.
-        widths: The hidden widths it may have, ascending; empty for a conv.
+        widths: The hidden widths it may have, ascending and evenly spaced; empty where the op has
+            none.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Position:
 
         Args:
             candidate: One of :attr:`candidates`.
-            hidden: One of its ``widths``; 0 for a conv.
+            hidden: One of its ``widths``; 0 where it has none.
 
         Raises:
             SpecError: The candidate does not have this width.

@@ -15,14 +15,12 @@ from prunet_mm.spec.kernels import BlockKey, strided
 from prunet_mm.spec.layer import LayerSpec, TailSpec
 from prunet_mm.spec.network import NetworkSpec
 from prunet_mm.spec.position import Candidate, Position
+from prunet_mm.spec.stage import StageSpace
 from prunet_mm.spec.validation import (
     Act,
-    Choices,
-    Flag,
     Many,
     Name,
     OddInt,
-    Op,
     PositiveInt,
     Spec,
     Stride,
@@ -39,68 +37,6 @@ class StemSpace(Spec):
     kernel: OddInt = 3
     stride: Stride = 2
     act: Act = 'relu'
-
-
-class StageSpace(Spec):
-    """A stage: up to ``depth`` layers of equal width, of which the first may change the stride.
-
-    Attributes:
-        width: Output channels of every layer.
-        stride: Stride of the first layer; all others have 1.
-        depth: Most layers; a network has at least one, the first, which may not be skipped.
-        ops: What a layer may be.
-        first_ops: What the first layer may be; None for the same as the others.
-        se: Squeeze-and-excitation in every block but conv, to a quarter of the block's input.
-        max_expansion: Largest hidden width as a multiple of the layer's input channels.
-        granularity: Hidden widths are multiples of it.
-    """
-
-    width: PositiveInt
-    stride: Stride
-    depth: PositiveInt
-    ops: Choices[Op] = ('irb',)
-    first_ops: Choices[Op] | None = None
-    kernels: Choices[OddInt] = (3, 5)
-    act: Act = 'relu'
-    se: Flag = False
-    max_expansion: PositiveInt = 8
-    granularity: PositiveInt = 32
-
-    def ops_at(self, index: int) -> tuple[str, ...]:
-        """What the stage's layer number ``index``, from 1, may be."""
-        return self.first_ops if index == 1 and self.first_ops else self.ops
-
-    def candidates(self, in_channels: int, index: int) -> tuple[Candidate, ...]:
-        """The blocks of layer number ``index``, from 1, that gets ``in_channels``."""
-        grid = range(self.granularity, self.max_expansion * in_channels + 1, self.granularity)
-        squeeze = max(1, round(in_channels * 0.25)) if self.se else 0
-        return tuple(
-            Candidate(
-                f'{op}_k{kernel}',
-                op,
-                kernel,
-                self.act,
-                0 if op == 'conv' else squeeze,
-                () if op == 'conv' else tuple(grid),
-            )
-            for op in self.ops_at(index)
-            for kernel in self.kernels
-        )
-
-    def off_grid(self, in_channels: int, index: int) -> str | None:
-        """Why layer number ``index`` has no grid of hidden widths, or None where it has one."""
-        if set(self.ops_at(index)) == {'conv'}:
-            return None
-        largest = self.max_expansion * in_channels
-        found = (
-            f'found {self.max_expansion}, which makes the largest hidden width '
-            f'{self.max_expansion} x {in_channels} = {largest}'
-        )
-        if largest < self.granularity:
-            return f'{found}, expected at least the granularity, {self.granularity}'
-        if largest % self.granularity:
-            return f'{found}, expected a multiple of the granularity, {self.granularity}'
-        return None
 
 
 class SearchSpace(Spec):
@@ -129,7 +65,8 @@ class SearchSpace(Spec):
             check_stride(at, stage.stride, size)
             for index, inputs in enumerate((channels, stage.width)[: stage.depth], 1):
                 if wrong := stage.off_grid(inputs, index):
-                    raise problem((*at, 'max_expansion'), wrong)
+                    field, text = wrong
+                    raise problem((*at, *field), text)
             channels, size = stage.width, strided(size, stage.stride)
         return self
 
@@ -149,7 +86,7 @@ class SearchSpace(Spec):
             positions = []
             for index in range(1, stage.depth + 1):
                 stride = stage.stride if index == 1 else 1
-                candidates = stage.candidates(channels, index)
+                candidates = stage.blocks(channels, index)
                 positions.append(
                     Position(number, index, channels, stage.width, stride, size, size, candidates)
                 )
@@ -166,7 +103,7 @@ class SearchSpace(Spec):
         """The network of these choices; skipped positions are simply not among them.
 
         Args:
-            choices: Position, one of its candidates, and its hidden width (0 for a conv).
+            choices: Position, one of its candidates, and its hidden width, 0 where it has none.
             name: What the network is called; the space's name by default.
             provenance: Where it is from, as free JSON.
 

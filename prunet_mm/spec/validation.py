@@ -81,7 +81,7 @@ def _json_copy(value: dict) -> dict:
 
 PositiveInt = Annotated[int, Field(gt=0), expecting('a positive integer')]
 NonNegativeInt = Annotated[int, Field(ge=0), expecting('an integer, 0 or more')]
-HiddenWidth = Annotated[int, Field(ge=0), expecting('a positive integer (0 for a conv)')]
+HiddenWidth = Annotated[int, Field(ge=0), expecting('a positive integer (0 where the op has none)')]
 OddInt = Annotated[
     int, Field(gt=0), AfterValidator(_odd), expecting('an odd positive integer, such as 3')
 ]
@@ -91,7 +91,13 @@ Probability = Annotated[float, Field(ge=0, lt=1), expecting('a number from 0 to 
 Epsilon = Annotated[float, Field(gt=0, lt=1), expecting('a number above 0 and below 1')]
 Flag = Annotated[bool, expecting('True or False')]
 Name = Annotated[str, Field(min_length=1), expecting('a name in quotes')]
-Op = Annotated[Literal['conv', 'fused_irb', 'irb'], expecting('"conv", "fused_irb" or "irb"')]
+Op = Annotated[
+    Literal['conv', 'fused_irb', 'irb', 'shortcut'],
+    expecting('"conv", "fused_irb", "irb" or "shortcut"'),
+]
+Expansion = Annotated[
+    float, Field(gt=0, allow_inf_nan=False), expecting('a positive number, such as 3 or 4.5')
+]
 Act = Annotated[Literal['relu', 'swish'], expecting('"relu" or "swish"')]
 JsonObject = Annotated[
     dict, AfterValidator(_json_copy), expecting('a dict of JSON values, all numbers finite')
@@ -145,9 +151,17 @@ def check_stride(at: tuple, stride: int, size: int) -> None:
         raise problem((*at, 'stride'), text)
 
 
+def check_shortcut(kernel: int) -> None:
+    """Raises unless ``kernel`` is what a shortcut has."""
+    if kernel != 1:
+        raise problem(('kernel',), f'found {kernel}, expected 1, since op is "shortcut"')
+
+
 def _sentence(error: ValidationError, source: str) -> str:
     """The first problem of a pydantic error, and how many more there are."""
     first, *others = error.errors(include_url=False)
+    # What is wrong inside of a list makes the list wrong, too.
+    others = [other for other in others if other['loc'] != first['loc'][: len(other['loc'])]]
     path = _path((*first['loc'], *first.get('ctx', {}).get('at', ())))
     more = f' (and {len(others)} more problem{"s"[: len(others) - 1]})' if others else ''
     return ': '.join(filter(None, (source, path, _text(first)))) + more

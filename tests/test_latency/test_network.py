@@ -33,6 +33,7 @@ def network(*layers, **fields) -> NetworkSpec:
     'layer',
     [
         dict(op='conv'),
+        dict(op='shortcut', kernel=1, stride=2),
         dict(op='irb', hidden=8),
         dict(op='irb', hidden=8, se=2, stride=2, act='swish'),
         dict(op='fused_irb', hidden=8, kernel=5),

@@ -40,7 +40,7 @@ def test_any_table_comes_back_from_a_file_as_it_was(make_table, irb, tmp_path, s
     rng = random.Random(seed)
     entries = {
         irb._replace(
-            op=rng.choice(['irb', 'fused_irb', 'conv', 'tail']),
+            op=rng.choice(['irb', 'fused_irb', 'conv', 'shortcut', 'tail']),
             in_channels=rng.randint(1, 2000),
             hidden=rng.randint(0, 9000),
             se=rng.choice([0, 4]),
@@ -249,7 +249,10 @@ def head(**changes):
         (entry(latency_ms=0.0), 'entries[1].latency_ms: found 0.0, expected a positive number of'),
         (entry(latency_ms=float('nan')), 'entries[1].latency_ms: found nan, expected a positive'),
         (entry(iqr_ms=-1.0), 'entries[1].iqr_ms: found -1.0, expected'),
-        (entry(op='pool'), 'entries[1].op: found "pool", expected "conv", "fused_irb", "irb" or'),
+        (
+            entry(op='pool'),
+            'entries[1].op: found "pool", expected "conv", "fused_irb", "irb", "shor',
+        ),
         (
             head(validation=dict(fitted_on=1, predicted_ms=[1.0], measured_ms=[1.0, 2.0])),
             'validation: 1 latencies are predicted and 2 are measured',

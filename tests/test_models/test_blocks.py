@@ -8,10 +8,13 @@ from prunet_mm.spec import LayerSpec
 
 def layer(op='irb', **fields):
     defaults = dict(in_channels=8, out_channels=8, kernel=3, stride=1, act='relu', stage=1)
-    return LayerSpec(op=op, hidden=0 if op == 'conv' else 16, **{**defaults, **fields})
+    if op == 'shortcut':
+        fields['kernel'] = 1
+    hidden = 0 if op in ('conv', 'shortcut') else 16
+    return LayerSpec(op=op, hidden=hidden, **{**defaults, **fields})
 
 
-@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb'])
+@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb', 'shortcut'])
 @pytest.mark.parametrize('kernel', [3, 5])
 @pytest.mark.parametrize(('stride', 'size'), [(1, 7), (2, 4)])
 def test_output_shape_is_that_of_the_spec(op, kernel, stride, size):
@@ -21,10 +24,10 @@ def test_output_shape_is_that_of_the_spec(op, kernel, stride, size):
     assert spec.block_key(7, 7).out_size == (size, size)
 
 
-@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb'])
+@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb', 'shortcut'])
 @pytest.mark.parametrize('se', [0, 4])
 def test_parameters_are_those_the_spec_counts(op, se):
-    spec = layer(op, se=0 if op == 'conv' else se, out_channels=12, kernel=5)
+    spec = layer(op, se=0 if op in ('conv', 'shortcut') else se, out_channels=12, kernel=5)
     assert sum(p.numel() for p in build_block(spec).parameters()) == spec.params()
 
 
@@ -37,11 +40,13 @@ def test_residual_adds_the_input(op):
 
 
 @pytest.mark.parametrize(
-    'fields', [dict(op='irb', stride=2), dict(op='fused_irb', out_channels=16), dict(op='conv')]
+    'fields',
+    [dict(op='irb', stride=2), dict(op='fused_irb', out_channels=16), dict(op='conv')]
+    + [dict(op='shortcut')],
 )
 def test_no_residual_across_stride_or_width_or_in_a_conv(fields):
     block = build_block(layer(**fields)).eval()
-    last = block.conv if fields['op'] == 'conv' else block.project
+    last = block.conv if fields['op'] in ('conv', 'shortcut') else block.project
     nn.init.zeros_(last.conv.weight)
     assert block(torch.rand(1, 8, 5, 5)).count_nonzero() == 0
 
@@ -81,6 +86,13 @@ def test_irb_equals_its_parts_written_out():
 def test_no_activation_behind_the_projection():
     assert not build_block(layer('irb')).project.with_activation
     assert not build_block(layer('fused_irb')).project.with_activation
+
+
+def test_a_shortcut_is_linear():
+    block = build_block(layer('shortcut', stride=2, act='swish')).eval()
+    x = torch.randn(2, 8, 5, 5)
+    torch.testing.assert_close(block(-x), -block(x))
+    assert block(x).shape == (2, 8, 3, 3)
 
 
 def test_norm_defaults_to_the_released_networks_and_can_be_replaced():

@@ -21,16 +21,16 @@ def conv(kernel):
 
 
 def random_key(rng, op):
-    inputs = rng.choice([4, 8])
+    inputs, plain = rng.choice([4, 8]), op in ('conv', 'shortcut')
     return BlockKey(
         op,
         inputs,
         rng.choice([inputs, 12]),
-        0 if op == 'conv' else rng.choice([4, 20]),
-        rng.choice([1, 3, 5]),
+        0 if plain else rng.choice([4, 20]),
+        1 if op == 'shortcut' else rng.choice([1, 3, 5]),
         rng.choice([1, 2]),
         'relu',
-        0 if op == 'conv' else rng.choice([0, 2]),
+        0 if plain else rng.choice([0, 2]),
         rng.randint(5, 9),
         rng.randint(5, 9),
         rng.choice([None, 0, 3]),
@@ -38,7 +38,7 @@ def random_key(rng, op):
     )
 
 
-@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb'])
+@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb', 'shortcut'])
 def test_kernels_chain_like_the_convolutions_they_stand_for(op):
     import torch
 

@@ -48,9 +48,25 @@ def test_a_layer_cannot_be_changed_and_can_be_a_key():
 
 
 def test_a_layer_that_fits_no_op_is_refused_where_it_is_made():
-    for wrong in (dict(op='conv'), dict(hidden=0), dict(op='conv', hidden=0, se=2)):
+    shortcut = dict(op='shortcut', hidden=0, kernel=1)
+    for wrong in (
+        dict(op='conv'),
+        dict(hidden=0),
+        dict(op='conv', hidden=0, se=2),
+        dict(shortcut, kernel=3),
+        dict(shortcut, hidden=8),
+        dict(shortcut, se=2),
+        dict(shortcut, residual=True),
+    ):
         with pytest.raises(ValidationError):
             layer(**wrong)
+
+
+def test_a_shortcut_is_one_product_without_residual():
+    one = layer(op='shortcut', hidden=0, kernel=1, stride=2, out_channels=24)
+    assert one.params() == 16 * 24 + 2 * 24
+    assert one.macs(7, 6) == 16 * 24 * 4 * 3
+    assert not layer(op='shortcut', hidden=0, kernel=1).has_residual
 
 
 def test_residual_may_be_said_and_turned_off_where_the_rule_has_it():

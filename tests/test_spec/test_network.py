@@ -128,7 +128,11 @@ WRONG = [
     (['layers', 3, 'kernel'], 4, 'layers[3].kernel: found 4, expected an odd positive integer'),
     (['layers', 3, 'stride'], 3, 'layers[3].stride: found 3, expected 1 or 2'),
     (['layers', 3, 'stride'], True, 'layers[3].stride: found True, expected 1 or 2'),
-    (['layers', 3, 'op'], 'dw', 'layers[3].op: found "dw", expected "conv", "fused_irb" or "irb"'),
+    (
+        ['layers', 3, 'op'],
+        'dw',
+        'layers[3].op: found "dw", expected "conv", "fused_irb", "irb" or "shortcut"',
+    ),
     (['layers', 3, 'act'], ['relu'], 'layers[3].act: found [\'relu\'], expected "relu" or'),
     (['layers', 3, 'in_channels'], 65, 'layers[3].in_channels: found 65, expected 64, the chan'),
     (['stem', 0, 'in_channels'], 1, 'stem[0].in_channels: found 1, expected 3, the channels'),
