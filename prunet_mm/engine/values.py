@@ -62,6 +62,7 @@ SETTINGS = {
     **{f'optim_wrapper.{part}': SECTION for part in ('weights', 'architecture')},
     **{f'optim_wrapper.{part}.optimizer': SECTION for part in ('weights', 'architecture')},
     **dict.fromkeys(('work_dir', 'load_from', 'default_scope', 'train_config'), TEXT),
+    **dict.fromkeys(('model.latency.table', 'model.latency.device'), TEXT),
     'custom_hooks': LIST,
     'randomness.seed': SEED,
     'torch_threads': SOME,

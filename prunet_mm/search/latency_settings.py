@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 
@@ -22,6 +23,9 @@ def require_settings(table: LatencyTable, latency: Mapping) -> None:
     Raises:
         ConfigError: Names the setting, both values and what to do.
     """
+    device = latency.get('device', 'cpu')
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
+        raise ConfigError(f'model.latency.device is {device}: choose cpu, cuda or cuda:N')
     for name, value in latency.items():
         if name not in _KNOWN:
             raise ConfigError(

@@ -28,6 +28,8 @@ def test_settings_of_another_table_are_refused(make_table, name, value):
 def test_a_setting_that_nothing_reads_is_refused(make_table, make_search):
     with pytest.raises(ConfigError, match='model.latency.bacth: there is no such setting, only'):
         require_settings(make_table(), dict(bacth=1))
+    with pytest.raises(ConfigError, match='device is gpu: choose cpu, cuda or cuda:N'):
+        require_settings(make_table(), dict(device='gpu'))
     with pytest.raises(ConfigError, match='model.latency.batch is 8, but the table'):
         make_search({'model.latency.batch': 8})
 
