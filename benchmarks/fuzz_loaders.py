@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shlex
 import sys
 import tempfile
 import warnings
@@ -260,7 +261,7 @@ def main() -> None:
     for name in args.only:
         results[name] = dict(fuzz(KINDS[name], args.examples // len(args.only), seed=False))
         print(name, results[name], flush=True)
-    command = ' '.join(['python', *sys.argv])
+    command = shlex.join(['python', *sys.argv])
     write_atomic(RESULT, json.dumps(dict(command=command, results=results), indent=2) + '\n')
 
 
