@@ -113,7 +113,7 @@ def _settings(name: str, wrapper: OptimWrapper, saved: dict) -> Iterator[str]:
     """Yields what changed in the settings of an optimizer."""
     where, seen = f'optim_wrapper.{name}'.rstrip('.'), set()
     for settings, before in zip(wrapper.param_groups, _groups(saved), strict=True):
-        for key in settings.keys() - {'params'}:
+        for key in sorted(settings.keys() - {'params'}):
             label = key.removeprefix('initial_')
             # A value that a scheduler moves is compared where it started.
             moved = f'initial_{key}' in settings

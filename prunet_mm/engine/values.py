@@ -63,6 +63,9 @@ SETTINGS = {
     **{f'optim_wrapper.{part}.optimizer': SECTION for part in ('weights', 'architecture')},
     **dict.fromkeys(('work_dir', 'load_from', 'default_scope', 'train_config'), TEXT),
     **dict.fromkeys(('model.latency.table', 'model.latency.device'), TEXT),
+    **dict.fromkeys(('*_dataloader.dataset.data_root', '*_dataloader.dataset.ann_file'), TEXT),
+    '*_dataloader.dataset.data_prefix': Of((str, Mapping), 'a text or a dict of texts'),
+    '*_dataloader.dataset.metainfo': SECTION,
     'custom_hooks': LIST,
     'randomness.seed': SEED,
     'torch_threads': SOME,
@@ -103,6 +106,9 @@ def check_values(cfg: Config, name: str) -> None:
     Raises:
         ConfigError: Names the first setting, what was found and what is expected.
     """
+    for key, loader in _found(cfg, ['*_dataloader']):
+        if isinstance(loader, Mapping) and 'dataset' not in loader:
+            raise ConfigError(f'{name}: {key} has no dataset')
     for pattern, allowed in SETTINGS.items():
         for key, value in _found(cfg, pattern.split('.')):
             if value is not None and value not in allowed:

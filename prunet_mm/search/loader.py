@@ -23,6 +23,10 @@ def require_loader(config: Mapping) -> None:
     Raises:
         ConfigError: Names the setting and what to do.
     """
+    if config.get('batch_size') is None:
+        raise ConfigError(
+            'train_dataloader.batch_size is missing: say how many images are in a batch'
+        )
     for name in config:
         # None is what a config says to be rid of what its base says.
         if name not in _READ | _SPEED and config[name] is not None:

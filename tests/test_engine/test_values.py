@@ -29,11 +29,14 @@ from prunet_mm.errors import ConfigError
         ('train_dataloader', 5, 'a dict'),
         ('optim_wrapper.weights.optimizer', 'SGD', 'a dict'),
         ('work_dir', 5, 'a text'),
+        ('train_dataloader.dataset.data_root', 5, 'a text'),
         ('custom_hooks', 5, 'a list'),
     ],
 )
 def test_a_number_that_cannot_be_is_named(key, value, expected):
     cfg = Config(dict(train_cfg=dict(type='SearchLoop')))
+    if 'dataloader.' in key:
+        cfg.merge_from_dict({f'{key.partition(".")[0]}.dataset.type': 'Digits'})
     cfg.merge_from_dict({key: value})
     with pytest.raises(ConfigError) as raised:
         check_values(cfg, 'my.py')
@@ -51,3 +54,8 @@ def test_what_is_fine_or_left_out_passes():
         custom_hooks=[],
     )
     check_values(Config(settings), 'my.py')
+
+
+def test_a_loader_without_a_data_set_is_refused():
+    with pytest.raises(ConfigError, match='my.py: val_dataloader has no dataset'):
+        check_values(Config(dict(val_dataloader=dict(batch_size=3))), 'my.py')

@@ -8,8 +8,14 @@ from prunet_mm.search.loader import collate_function, require_loader
 
 def test_what_a_search_does_may_be_said():
     require_loader(dict(dataset={}, batch_size=2, sampler=dict(type='InfiniteSampler')))
-    require_loader(dict(sampler=dict(type='mmengine.DefaultSampler', shuffle=True), drop_last=True))
-    require_loader(dict(batch_sampler=None, pin_memory=True, persistent_workers=True))
+    require_loader(
+        dict(
+            batch_size=2,
+            sampler=dict(type='mmengine.DefaultSampler', shuffle=True),
+            drop_last=True,
+        )
+    )
+    require_loader(dict(batch_size=2, batch_sampler=None, pin_memory=True))
 
 
 @pytest.mark.parametrize(
@@ -23,13 +29,14 @@ def test_what_a_search_does_may_be_said():
             dict(batch_sampler=dict(type='AspectRatioBatchSampler')),
             r'\.batch_sampler: a search has',
         ),
+        (dict(batch_size=None), 'batch_size is missing'),
         (dict(bacth_size=3), r'\.bacth_size: a search has no such setting'),
         (dict(num_batch_per_epoch=3), r'\.num_batch_per_epoch: a search has no such setting'),
     ],
 )
 def test_what_it_would_pass_over_is_refused(settings, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        require_loader(settings)
+        require_loader(dict(batch_size=2) | settings)
 
 
 def test_the_function_that_collates_is_found_with_its_arguments():
