@@ -60,8 +60,9 @@ BYTES = st.sampled_from(
 
 def places(value: Any, path: tuple = ()) -> list[tuple]:
     """The paths of all values inside of nested dicts and lists."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    inner = list(items) if isinstance(value, (dict, list, tuple)) else []
+    inner = []
+    if isinstance(value, (dict, list, tuple)):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
     own = [path] if path else []
     return own + [place for key, part in inner for place in places(part, (*path, key))]
 
