@@ -90,8 +90,8 @@ def explain(error: BaseException) -> str | None:
     # From mmengine's logs and visualizers; our own files say more.
     if isinstance(error, OSError) and error.errno in FULL:
         return (
-            f'{error.filename or "a file"} cannot be written: {error.strerror}; free some space '
-            'and go on with --resume'
+            f'{error.filename or "a file"} cannot be written: {error.strerror}; free some space (a '
+            'training or a search goes on with --resume)'
         )
     # Raised by the registry itself rather than by what it built: the config names a type that is
     # not there, or passes it arguments that it does not take.

@@ -10,7 +10,6 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from prunet_mm.errors import CheckpointError
@@ -19,7 +18,6 @@ from prunet_mm.errors import CheckpointError
 _POSITION = {'last_step', '_global_step', '_last_value', 'optimizer', 'verbose'}
 
 
-@HOOKS.register_module()
 class ChangedScheduleHook(Hook):
     """Lets settings of optimizers and schedulers that changed since a checkpoint take effect.
 

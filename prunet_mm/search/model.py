@@ -60,6 +60,7 @@ class ArchitectureSearch(BaseModel):
             architecture = dict(data_preprocessor=data_preprocessor, **architecture)
         self.architecture = MODELS.build(architecture)
         self.latency = dict(latency)
+        self._size = None  # of the images of the last batch
         self.other_size = ''  # what is wrong with the size of the images, for the report
         self.table = LatencyTable.load(latency['table'])
         require_settings(self.table, latency)
@@ -173,16 +174,18 @@ class ArchitectureSearch(BaseModel):
     def losses(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the task loss of a batch (0-d), and its terms by name."""
         data = self.data_preprocessor(batch, True)
-        self._look_at(data['inputs'])
+        self._look_at(data.get('inputs') if isinstance(data, dict) else None)
         return self.parse_losses(self._run_forward(data, mode='loss'))
 
     def _look_at(self, images) -> None:
         """Warn, once, of images whose latency is not what the table says."""
-        if not self.other_size and isinstance(images, Tensor):
-            resolution, size = self.supernet.space.resolution, tuple(images.shape[-2:])
-            self.other_size = size_warning(self.table, resolution, size)
-            if self.other_size:
-                print_log(self.other_size, logger='current', level=logging.WARNING)
+        size = tuple(images.shape[-2:]) if isinstance(images, Tensor) else None
+        if self.other_size or size in (None, self._size):
+            return
+        self._size = size
+        self.other_size = size_warning(self.table, self.supernet.space.resolution, size)
+        if self.other_size:
+            print_log(self.other_size, logger='current', level=logging.WARNING)
 
     def _step(self, batches: Iterator, wrapper: OptimWrapper, objective) -> dict[str, Tensor]:
         while True:

@@ -101,7 +101,8 @@ class SearchOptimWrapperConstructor:
         groups = []
         build.add_params(groups, model)
         by_weight = {id(group['params'][0]): group for group in groups}  # shared ones come often
-        return [by_weight[id(weight)] for weight in weights]
+        # The constructor leaves out what is frozen.
+        return [by_weight.get(id(weight), dict(params=[weight])) for weight in weights]
 
     def _wrapper(self, name: str, groups: list[dict]) -> OptimWrapper:
         config = dict(self.config[name])

@@ -79,7 +79,7 @@ def test_a_full_disk_is_no_defect():
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'work/vis_data/scalars.json')
     assert cli.explain(error) == (
         'work/vis_data/scalars.json cannot be written: No space left on device; free some space '
-        'and go on with --resume'
+        '(a training or a search goes on with --resume)'
     )
     assert cli.explain(OSError(errno.EBADF, os.strerror(errno.EBADF))) is None
 
