@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from prunet_mm.datasets.coco_check import check_annotations
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.errors import PrunetError
+from prunet_mm.errors import DataError, PrunetError
 from prunet_mm.spec import NetworkSpec, SearchSpace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,6 +147,8 @@ def coco(path: Path) -> None:
         )
         for sentence in (*report.errors, *report.warnings):
             assert '\n' not in str(sentence), sentence
+        if report.errors:
+            raise DataError(report.errors[0])
 
 
 def config(path: Path) -> None:

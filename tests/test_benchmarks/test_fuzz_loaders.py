@@ -16,7 +16,8 @@ def bench(root):
 )
 def test_a_mutated_file_is_loaded_or_refused_in_one_sentence(bench, kind, examples):
     counts = bench.fuzz(bench.KINDS[kind], examples)  # the same ones every time
-    assert counts['loaded'] and counts['refused']
+    assert counts['refused']
+    assert counts.total() >= examples
 
 
 def test_a_traceback_is_found_and_made_small(bench):
