@@ -31,3 +31,9 @@ class SearchError(PrunetError):
 
 class ConfigError(PrunetError):
     """A config or command line whose settings are unknown or contradict each other."""
+
+
+def one_line(error: BaseException) -> str:
+    """Kind and text of an error from elsewhere, as part of a sentence of ours."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return ' '.join(f'{type(error).__name__}: {text}'.split())

@@ -39,14 +39,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build mmengine's runner from config and command line, search, and report."""
     args = parse_args()
-    cfg = cli.load_config(args.config, args.cfg_options, args.work_dir)
+    options = dict(args.cfg_options or {})
+    if args.seed is not None:
+        options['randomness.seed'] = args.seed
+    cfg = cli.load_config(args.config, options, args.work_dir)
     cli.require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     cli.apply_run_arguments(cfg, args)
     for part in ('val', 'test'):  # a search never sees the images that judge its network
         for key in ('cfg', 'dataloader', 'evaluator'):
             cfg[f'{part}_{key}'] = None
-    if args.seed is not None:
-        cfg.randomness = dict(seed=args.seed)
     asked = dict(budget_ms=args.latency_target_ms, targets_ms=args.latency_targets_ms)
     if all(value is not None for value in asked.values()):
         raise ConfigError('--latency-target-ms and --latency-targets-ms: give one of them.')
@@ -56,6 +57,7 @@ def main() -> None:
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.engine.schedule_hook import ChangedScheduleHook
     from prunet_mm.search import SearchRunner
     from prunet_mm.search.history import FILE_NAME
 
@@ -69,6 +71,7 @@ def main() -> None:
     require_data(cfg, 'train')
     with cli.resumable(cfg):
         runner = SearchRunner.from_cfg(cfg)
+        runner.register_hook(ChangedScheduleHook())
         require_channels_fit(runner.model)
         require_weights(runner.model)
         if args.derive_only:

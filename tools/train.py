@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 try:
     from prunet_mm.engine import cli
     from prunet_mm.errors import ConfigError
 except ImportError as error:  # versions that do not fit, or not installed at all
     sys.exit(f'error: {error}')
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +38,7 @@ def main() -> None:
     args = parse_args()
     cfg = cli.load_config(args.config, args.cfg_options, args.work_dir)
     cli.require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    own_start = cfg.get('load_from')
     cli.apply_run_arguments(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -52,16 +57,33 @@ def main() -> None:
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.engine.schedule_hook import ChangedScheduleHook
     from prunet_mm.engine.weights_hook import FittingWeightsHook
 
     use_safe_loading()
     require_data(cfg, 'train', 'val')
     with cli.resumable(cfg):
+        choose_start(cfg, own_start)
         runner = Runner.from_cfg(cfg)
         require_channels_fit(runner.model)
         require_weights(runner.model)
         runner.register_hook(FittingWeightsHook())
+        runner.register_hook(ChangedScheduleHook())
         runner.train()
+
+
+def choose_start(cfg: Config, otherwise: str | None) -> None:
+    """Lets ``--resume`` find the latest checkpoint here, or begin as without it.
+
+    Args:
+        cfg: The config; changed in place.
+        otherwise: The ``load_from`` from which a training begins that has no checkpoint yet.
+    """
+    from prunet_mm.engine.checkpoint import resume_point
+
+    if cfg.get('resume') and not cfg.get('load_from'):
+        found = resume_point(cfg.work_dir)
+        cfg.resume, cfg.load_from = found is not None, str(found) if found else otherwise
 
 
 if __name__ == '__main__':

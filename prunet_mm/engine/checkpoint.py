@@ -33,7 +33,7 @@ from prunet_mm.errors import CheckpointError
 
 LAST_CHECKPOINT = 'last_checkpoint'  # mmengine's file that names the checkpoint to resume from
 
-_NAME = re.compile(r'iter_(\d+)\.pth')
+_NAME = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 _TEMPORARY = re.compile(r'\..+\.[0-9a-f]{8}\.tmp')  # as `write_atomic` names its files
 _STARTED = time.time()
 _LOCK = threading.Lock()
@@ -194,8 +194,24 @@ def mark_latest(path: str | os.PathLike, work_dir: str | os.PathLike) -> None:
     write_atomic(Path(work_dir, LAST_CHECKPOINT), str(path))
 
 
+def resume_point(work_dir: str | os.PathLike) -> Path | None:
+    """The checkpoint from which a run in a work dir goes on, or None.
+
+    That is the one marked as the latest, which need not have the highest number, after a run was
+    resumed from an older one. A folder that was moved or copied has it still, while the mark names
+    the old place.
+    """
+    marked = Path(work_dir, LAST_CHECKPOINT)
+    if marked.exists():
+        path = Path(marked.read_text().strip())
+        for candidate in (Path(work_dir, path.name), path):
+            if candidate.is_file():
+                return candidate
+    return latest_checkpoint(work_dir)
+
+
 def latest_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The complete ``iter_<number>.pth`` with the highest number, or None.
+    """The complete ``iter_<number>.pth`` or ``epoch_...`` with the highest number, or None.
 
     Needs no file that says which it is, so a run killed between two writes, or a folder that was
     moved, cannot mislead it.
@@ -204,7 +220,7 @@ def latest_checkpoint(folder: str | os.PathLike) -> Path | None:
 
 
 def _newest_first(folder: str | os.PathLike) -> list[Path]:
-    paths = [path for path in Path(folder).glob('iter_*.pth') if _NAME.fullmatch(path.name)]
+    paths = [path for path in Path(folder).glob('*.pth') if _NAME.fullmatch(path.name)]
     paths.sort(key=lambda path: int(_NAME.fullmatch(path.name)[1]), reverse=True)
     return [path for path in paths if _is_complete(path)]
 

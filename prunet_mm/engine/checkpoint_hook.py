@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any
 
@@ -32,6 +33,14 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_run(self, runner: Runner) -> None:
         # Before mmengine loads anything, also in a training script other than ours.
         use_safe_loading()
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        # A run resumed in a copy of its folder has no business with the best one of the original.
+        if getattr(self, 'best_ckpt_path', None):
+            self.best_ckpt_path = self._here(self.best_ckpt_path)
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            self.best_ckpt_path_dict[key] = path and self._here(path)
 
     def after_interrupt(self, runner: Runner) -> None:
         """Saves the step just done, whatever the interval, for a loop that was told to stop."""
@@ -79,6 +88,9 @@ class AtomicCheckpointHook(CheckpointHook):
         for path in late.outdated:
             if path not in best:
                 backend.remove(path)
+
+    def _here(self, path: str) -> str:
+        return self.file_backend.join_path(self.out_dir, os.path.basename(path))
 
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -15,11 +16,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunet_mm.errors import ConfigError, PrunetError
+from prunet_mm.engine.cfg_options import add_cfg_options, merge
+from prunet_mm.engine.lock import only_run
+from prunet_mm.engine.values import check_values
+from prunet_mm.errors import ConfigError, PrunetError, one_line
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
@@ -51,13 +56,17 @@ def run(main: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def resumable(cfg: Config) -> Iterator[None]:
-    """Tells whoever presses Ctrl-C the command to go on with, where there is a checkpoint.
+    """Holds the work dir for a run, and tells whoever presses Ctrl-C the command to go on with.
 
     Raises:
-        KeyboardInterrupt: With that sentence.
+        ConfigError: Another run holds the work dir, or nothing can be written there.
+        KeyboardInterrupt: With that sentence, where there is a checkpoint.
     """
+    rank = LAUNCHERS.get(cfg.get('launcher'), ('',))[0]
+    first = os.environ.get(rank, '0') == '0'  # it holds the folder for all processes of the run
     try:
-        yield
+        with only_run(cfg.work_dir) if first else contextlib.nullcontext():
+            yield
     except KeyboardInterrupt as interrupt:
         if not Path(cfg.work_dir, 'last_checkpoint').exists():
             raise
@@ -78,6 +87,12 @@ def explain(error: BaseException) -> str | None:
     ours = _ours(error)
     if ours is not None:
         return _last_line(ours)
+    # From mmengine's logs and visualizers; our own files say more.
+    if isinstance(error, OSError) and error.errno in FULL:
+        return (
+            f'{error.filename or "a file"} cannot be written: {error.strerror}; free some space (a '
+            'training or a search goes on with --resume)'
+        )
     # Raised by the registry itself rather than by what it built: the config names a type that is
     # not there, or passes it arguments that it does not take.
     if isinstance(error, (KeyError, TypeError)) and _raised_in(error, 'mmengine', 'registry'):
@@ -150,29 +165,6 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--cfg-options``, with which a command line changes the config."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config: key=value, a.b=value, key="[a,b]"',
-    )
-
-
-class _DictAction(argparse.Action):
-    """mmengine's `DictAction`, imported when it is needed, for ``key=value`` arguments."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        from mmengine.config import DictAction
-
-        for value in values:
-            if '=' not in value:
-                parser.error(f'{option_string} takes KEY=VALUE, not {value!r}')
-        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
-
-
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the commands that train: ``--resume`` and ``--amp``."""
     parser.add_argument(
@@ -198,8 +190,8 @@ def load_config(
         work_dir: Replaces the config's, which in turn replaces ``work_dirs/<name of the file>``.
 
     Raises:
-        ConfigError: The file or one of its bases is missing, does not run, or an option does not
-            fit into it.
+        ConfigError: The file or one of its bases is missing, does not run or has a number that
+            cannot be, or an option does not fit into it or changes nothing.
     """
     if not Path(path).is_file():
         raise ConfigError(f'{path}: there is no such config file')
@@ -211,11 +203,9 @@ def load_config(
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, so it can fail in any way
-        raise ConfigError(f'{path}: cannot be read: {_one_line(error)}') from error
-    try:
-        cfg.merge_from_dict(cfg_options or {})
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f'--cfg-options do not fit {path}: {_one_line(error)}') from error
+        raise ConfigError(f'{path}: cannot be read: {one_line(_first(error))}') from error
+    merge(cfg, cfg_options or {}, str(path))
+    check_values(cfg, str(path))
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     _import_ours(cfg)
     return cfg
@@ -230,12 +220,11 @@ def _import_ours(cfg: Config) -> None:
         cfg.custom_imports = dict(custom, imports=[*imports, 'prunet_mm'])
 
 
-def _one_line(error: Exception) -> str:
-    # What mmengine says of a failed import lists sys.path; the first error says what failed.
+def _first(error: Exception) -> Exception:
+    """What failed: mmengine's own text about a failed import lists sys.path."""
     while isinstance(error, ImportError) and error.__context__:
         error = error.__context__
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return ' '.join(f'{type(error).__name__}: {text}'.split())
+    return error
 
 
 def require(cfg: Config, *keys: str) -> None:

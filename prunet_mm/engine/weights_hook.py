@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import OrderedDict
 
 from mmengine.hooks import Hook
@@ -38,7 +39,7 @@ class FittingWeightsHook(Hook):
         if runner._resume and not _has_progress(checkpoint):
             raise CheckpointError(
                 f'{path}: holds no progress of a training, so none can be resumed: to start one '
-                f'from its weights, set load_from={path} instead'
+                f'from its weights, set {shlex.quote(f"load_from={path}")} instead'
             )
         weights = OrderedDict((key.removeprefix('module.'), saved[key]) for key in saved)
         weights._metadata = getattr(saved, '_metadata', None)  # layers read their version there

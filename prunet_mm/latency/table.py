@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -215,7 +216,7 @@ class LatencyTable(Spec):
         Raises:
             LatencyTableError: The file is missing, cut off or no table.
         """
-        command = COMMAND.format(path=path)
+        command = COMMAND.format(path=shlex.quote(str(path)))
         try:
             data = json.loads((shipped(path) or Path(path)).read_text('utf-8'))
         except FileNotFoundError:
@@ -303,7 +304,7 @@ class LatencyTable(Spec):
         path = self.source if self.source.endswith('.json') else 'PATH'
         raise LatencyTableError(
             f'{self.source} has no latency for {readable(missing[0])}{more}; '
-            f'measure them: {COMMAND.format(path=path)}'
+            f'measure them: {COMMAND.format(path=shlex.quote(str(path)))}'
         )
 
     def curve_ms(self, key: BlockKey, widths: Sequence[int]) -> np.ndarray:

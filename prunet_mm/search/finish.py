@@ -14,7 +14,7 @@ import mmcv
 from mmengine.logging import print_log
 
 from prunet_mm.engine.checkpoint import save_checkpoint_file
-from prunet_mm.errors import ConfigError
+from prunet_mm.errors import ConfigError, one_line
 from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.backends import require
 from prunet_mm.latency.benchmark import measure_networks
@@ -140,6 +140,7 @@ def conclude(runner) -> Result:
         rounding=result.rounding,
         finalists=result.finalists,
         derived_loss=result.loss,
+        other_size=model.other_size,
         train_config=runner.cfg.get('train_config', 'CONFIG'),
     )
     runner.logger.info(write_report(work_dir, result.spec, outcome))
@@ -167,17 +168,16 @@ def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Tim
     except ConfigError:  # not installed any more
         return None
     settings = device, table.batch, table.threads, table.backend, table.dtype
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        try:
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
             return pool.submit(_measure, spec, *settings).result()
-        except BrokenProcessPool:  # killed for its memory, for instance
-            # A long search does not end without its report for that.
-            print_log(
-                'The network is not measured: the process that was to do it has died.',
-                logger='current',
-                level=logging.WARNING,
-            )
-            return None
+    except BrokenProcessPool:  # killed for its memory, for instance
+        why = 'the process that was to do it has died'
+    except Exception as error:  # of whatever a backend raises, or that no process can be started
+        why = one_line(error)
+    # A long search does not end without its report for that.
+    print_log(f'The network is not measured: {why}.', logger='current', level=logging.WARNING)
+    return None
 
 
 def _measure(spec: NetworkSpec, *settings) -> Timing:

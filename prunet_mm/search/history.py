@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from prunet_mm.engine.files import write_atomic
@@ -17,7 +19,8 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open('a', encoding='utf-8')
+        # Unbuffered: a row that the disk did not take is not tried again when the file is closed.
+        self._file = path.open('ab', buffering=0)
 
     @classmethod
     def open(cls, work_dir: str | Path, steps: int, rows: int) -> History:
@@ -53,13 +56,30 @@ class History:
         return cls(path)
 
     def append(self, row: dict) -> None:
-        """Write one row."""
-        self._file.write(json.dumps(row) + '\n')
-        self._file.flush()
+        """Write one row.
+
+        Raises:
+            SearchError: It cannot be written, for instance since the disk is full.
+        """
+        data = json.dumps(row).encode() + b'\n'
+        with self._explained():
+            while data:  # a disk that is nearly full takes a part of it
+                data = data[self._file.write(data) :]
 
     def sync(self) -> None:
-        """Wait until all rows are on disk."""
-        os.fsync(self._file.fileno())
+        """Wait until all rows are on disk; raises as `append`."""
+        with self._explained():
+            os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SearchError(
+                f'cannot write {self.path}: {error.strerror}; free some space and --resume: '
+                'checkpoints and the rows up to them are intact'
+            ) from error
 
 
 def read_history(path: str | Path) -> list[dict]:

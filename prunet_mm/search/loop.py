@@ -14,12 +14,13 @@ from mmengine.dist import (
     get_world_size,
     is_distributed,
 )
-from mmengine.registry import DATASETS, FUNCTIONS, LOOPS
+from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop
 
 from prunet_mm.datasets.streams import build_stream, sample_batch, split_indices
 from prunet_mm.errors import ConfigError, DataError, SearchError
 from prunet_mm.search.interrupt import Interrupt
+from prunet_mm.search.loader import collate_function, require_loader
 from prunet_mm.search.ramp import BudgetRamp
 
 STREAMS = ('weights', 'architecture')
@@ -42,6 +43,7 @@ class SearchData:
         architecture_batch_size: int | None,
         seed: int,
     ) -> None:
+        require_loader(config)
         try:
             self.dataset = DATASETS.build(config['dataset'])
             if hasattr(self.dataset, 'full_init'):
@@ -59,8 +61,7 @@ class SearchData:
             architecture=architecture_batch_size or config['batch_size'],
         )
         self.num_workers = config.get('num_workers', 0)
-        collate = config.get('collate_fn', dict(type='pseudo_collate'))
-        self.collate = FUNCTIONS.get(collate['type'])
+        self.collate = collate_function(config)
         self.seed = seed
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ from prunet_mm.models.recompute import frozen_statistics
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
 from prunet_mm.search.choosing import chances_at, exact_paths, values_of
+from prunet_mm.search.latency_settings import require_settings, size_warning
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.search.ramp import BudgetRamp
 from prunet_mm.supernet import SuperNet
@@ -49,7 +50,8 @@ class ArchitectureSearch(BaseModel):
         data_preprocessor: That of ``architecture``; mmengine's Runner puts a config's here.
 
     Raises:
-        ConfigError: No SuperNet, or more than one, in ``architecture``.
+        ConfigError: No SuperNet, or more than one, in ``architecture``; or the table is of other
+            settings than ``latency``.
         LatencyTableError: The table cannot be read or misses a block.
         SearchError: The budget is infeasible.
     """
@@ -67,7 +69,10 @@ class ArchitectureSearch(BaseModel):
             architecture = dict(data_preprocessor=data_preprocessor, **architecture)
         self.architecture = MODELS.build(architecture)
         self.latency = dict(latency)
+        self._size = None  # of the images of the last batch
+        self.other_size = ''  # what is wrong with the size of the images, for the report
         self.table = LatencyTable.load(latency['table'])
+        require_settings(self.table, latency)
         print_log(f'Latencies are {self.table.describe()}.', logger='current')
         if not is_here(self.table, latency.get('device', 'cpu')):
             print_log(
@@ -287,6 +292,7 @@ class ArchitectureSearch(BaseModel):
         """Images and labels of a batch, as the network takes them."""
         data = self.data_preprocessor(batch, True)
         inputs = data['inputs']
+        self._look_at(inputs)
         if torch.is_tensor(inputs) and inputs.dim() == 4:  # what convolutions are fastest on
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, data.get('data_samples')
@@ -305,6 +311,16 @@ class ArchitectureSearch(BaseModel):
             return *losses, scores.detach() if torch.is_tensor(scores) else None
         task = F.kl_div(scores.log_softmax(1), teacher.softmax(1), reduction='batchmean')
         return task, dict(loss=task), None
+
+    def _look_at(self, images) -> None:
+        """Warn, once, of images whose latency is not what the table says."""
+        size = tuple(images.shape[-2:]) if isinstance(images, Tensor) else None
+        if self.other_size or size in (None, self._size):
+            return
+        self._size = size
+        self.other_size = size_warning(self.table, self.supernet.space.resolution, size)
+        if self.other_size:
+            print_log(self.other_size, logger='current', level=logging.WARNING)
 
     def _judge(self, batch, paths: Sequence[Path]) -> Judged:
         """The mean loss of some paths on a batch; each one's teaches the scores."""

@@ -100,7 +100,8 @@ class AugmentedLagrangian(LatencyObjective):
 
     @torch.no_grad()
     def update(self, expected_ms: float) -> None:
-        gap = math.log(expected_ms / self.budget_ms)
+        # Below 0 after a step that took keep coefficients too far, until they are clamped.
+        gap = math.log(expected_ms / self.budget_ms) if expected_ms > 0 else -math.inf
         self.multiplier += self.stiffness * self.rate * min(max(gap, -self.limit), self.limit)
         self.average.lerp_(self.multiplier, 1 / MEMORY)
 

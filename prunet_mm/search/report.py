@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ class Outcome:
         derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
             part.
         train_config: The config that trains the network.
+        other_size: A warning where the images were of another size than the table's; else empty.
     """
 
     budget_ms: float
@@ -71,6 +73,7 @@ class Outcome:
     block_ms: Sequence[float] | None = None
     derived_loss: float | None = None
     train_config: str = 'CONFIG'
+    other_size: str = ''
 
 
 def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> str:
@@ -106,10 +109,7 @@ def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> s
         'The frontier': _frontier(work_dir),
         'Removed': _removed(history),
         'Files': [*_files(work_dir, missing), *_wrapped(missing)],
-        'Next: train it': [
-            f'python tools/train.py {outcome.train_config} '
-            f'--cfg-options model.backbone.arch={work_dir / "subnet.json"}'
-        ],
+        'Next: train it': [_command(outcome.train_config, work_dir / 'subnet.json')],
     }
     return '\n'.join(
         line
@@ -147,6 +147,11 @@ def _draw(work_dir: Path, history: list[dict], spec: NetworkSpec, outcome: Outco
     )
 
 
+def _command(config: str, subnet: Path) -> str:
+    option = f'model.backbone.arch={subnet}'
+    return shlex.join(['python', 'tools/train.py', config, '--cfg-options', option])
+
+
 def _loss(outcome: Outcome) -> list[str]:
     if outcome.derived_loss is None:
         return []
@@ -168,6 +173,7 @@ def _latency(outcome: Outcome) -> list[str]:
             f'median of {samples}, IQR {iqr_ms:.4f} ms ({iqr_ms / median_ms:.1%})'
         )
     lines += _wrapped(f'The latency table is {outcome.table_device}.')
+    lines += _wrapped(outcome.other_size)
     if outcome.rounding and outcome.rounding.blocked:
         layer, width, more_ms = outcome.rounding.blocked
         lines += _wrapped(

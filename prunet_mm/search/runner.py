@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.distributed as dist
 from mmengine.device import get_device
@@ -11,7 +9,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from prunet_mm.engine.checkpoint import latest_checkpoint, mark_latest
+from prunet_mm.engine.checkpoint import mark_latest, resume_point
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.search.finish import conclude
 from prunet_mm.search.model import ArchitectureSearch
@@ -47,14 +45,7 @@ class SearchRunner(Runner):
     def load_or_resume(self) -> None:
         """Find the latest checkpoint in the work dir, also if that folder was moved."""
         if self._resume and self._load_from is None:
-            marked = Path(self.work_dir, 'last_checkpoint')
-            latest = latest_checkpoint(self.work_dir)
-            if marked.exists():
-                # After a search was resumed from an older checkpoint, the highest number is not
-                # the latest; the mark is, but its folder may be gone.
-                path = Path(marked.read_text().strip())
-                here = Path(self.work_dir, path.name)
-                latest = next((p for p in (here, path) if p.exists()), latest)
+            latest = resume_point(self.work_dir)
             if latest is None:
                 self.logger.info(
                     f'No checkpoint in {self.work_dir} yet: starting from the beginning.'

@@ -79,11 +79,20 @@ def _json_copy(value: dict) -> dict:
         raise ValueError from error
 
 
-PositiveInt = Annotated[int, Field(gt=0), expecting('a positive integer')]
-NonNegativeInt = Annotated[int, Field(ge=0), expecting('an integer, 0 or more')]
-HiddenWidth = Annotated[int, Field(ge=0), expecting('a positive integer (0 where the op has none)')]
+# Costs are computed with floats, too, which a product of larger numbers would not fit into.
+MOST = 2**31 - 1
+
+PositiveInt = Annotated[
+    int, Field(gt=0, le=MOST), expecting('a positive integer (of at most 31 bits)')
+]
+NonNegativeInt = Annotated[
+    int, Field(ge=0, le=MOST), expecting('an integer, 0 or more (of at most 31 bits)')
+]
+HiddenWidth = Annotated[
+    int, Field(ge=0, le=MOST), expecting('a positive integer (0 where the op has none)')
+]
 OddInt = Annotated[
-    int, Field(gt=0), AfterValidator(_odd), expecting('an odd positive integer, such as 3')
+    int, Field(gt=0, le=MOST), AfterValidator(_odd), expecting('an odd positive integer, such as 3')
 ]
 # A range, since Literal[1, 2] lets True and 1.0 pass.
 Stride = Annotated[int, Field(ge=1, le=2), expecting('1 or 2')]
@@ -180,5 +189,10 @@ def _text(detail: dict[str, Any]) -> str:
 
 def _path(location: tuple) -> str:
     """('layers', 3, 'hidden') -> 'layers[3].hidden'."""
-    parts = (f'[{part}]' if isinstance(part, int) else f'.{part}' for part in location)
+    parts = (f'[{part}]' if isinstance(part, int) else f'.{_key(part)}' for part in location)
     return ''.join(parts).removeprefix('.')
+
+
+def _key(part: object) -> str:
+    """A key as it is, unless a line would break in it."""
+    return str(part) if str(part).isprintable() else json.dumps(str(part))

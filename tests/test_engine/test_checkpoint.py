@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import shutil
 import signal
 import sys
 import tarfile
@@ -27,6 +28,7 @@ from prunet_mm.engine.checkpoint import (
     latest_checkpoint,
     load_checkpoint_file,
     mark_latest,
+    resume_point,
     save_checkpoint_file,
     use_safe_loading,
 )
@@ -368,10 +370,24 @@ class TestLatest:
         content = (folder / 'iter_9.pth').read_bytes()
         (folder / 'iter_11.pth').write_bytes(content[:-10])
         (folder / 'iter_12.pth').mkdir()
-        for name in ('.iter_13.pth.0123abcd.tmp', 'epoch_99.pth', 'iter_14.pth.bak'):
+        for name in ('.iter_13.pth.0123abcd.tmp', 'best_99.pth', 'iter_14.pth.bak'):
             (folder / name).write_bytes(content)
         mark_latest(folder / 'iter_2.pth', folder)
         assert latest_checkpoint(folder).name == 'iter_000010.pth'
+
+    def test_what_is_marked_is_resumed_also_in_a_copy(self, folder, tmp_path_factory):
+        mark_latest(folder / 'iter_9.pth', folder)
+        assert resume_point(folder) == folder / 'iter_9.pth'
+        copy = tmp_path_factory.mktemp('copy') / 'work'
+        shutil.copytree(folder, copy)
+        assert resume_point(copy) == copy / 'iter_9.pth'
+        (folder / 'iter_9.pth').unlink()
+        assert resume_point(folder).name == 'iter_000010.pth'
+
+    def test_epochs_count_too(self, tmp_path):
+        for number in (9, 10):
+            save_checkpoint_file({}, tmp_path / f'epoch_{number}.pth')
+        assert resume_point(tmp_path).name == 'epoch_10.pth'
 
     def test_none(self, tmp_path):
         assert latest_checkpoint(tmp_path) is None

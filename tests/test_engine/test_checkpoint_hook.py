@@ -1,4 +1,5 @@
 import os
+import shutil
 from itertools import count
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class StopError(Exception):
 def build(tmp_path, request):
     names = (f'{request.node.name}{i}' for i in count())  # mmengine keeps one logger for each
 
-    def build(iters=6, hook=(), **changes):
+    def build(iters=6, hook=(), folder='', **changes):
         checkpoint = dict(type='AtomicCheckpointHook', interval=2, by_epoch=False) | dict(hook)
         loader = dict(
             dataset=[dict(x=torch.tensor(x)) for x in ([1.0, 1.0], [0.0, 1.0], [2.0, -1.0])],
@@ -62,7 +63,7 @@ def build(tmp_path, request):
         )
         return Runner(
             model=Regression(),
-            work_dir=str(tmp_path),
+            work_dir=str(tmp_path / folder),
             train_dataloader=loader,
             train_cfg=dict(by_epoch=False, max_iters=iters, val_interval=2),
             val_dataloader=loader | dict(sampler=dict(type='DefaultSampler', shuffle=False)),
@@ -178,6 +179,21 @@ def test_the_best_is_replaced_only_by_one_that_is_complete(build, tmp_path, monk
         'best_test_score_iter_4.pth',
         'iter_2.pth',
         'iter_4.pth',
+    ]
+
+
+def test_the_best_of_a_run_that_was_copied_stays(build, tmp_path):
+    best = dict(save_best='test/score', rule='greater')
+    build(iters=2, hook=best).train()
+    shutil.copytree(tmp_path, tmp_path / 'copy')
+    runner = build(
+        iters=4, hook=best, folder='copy', load_from=str(tmp_path / 'copy/iter_2.pth'), resume=True
+    )
+    runner.val_evaluator.metrics[0].score = 1
+    runner.train()
+    assert 'best_test_score_iter_2.pth' in checkpoints(tmp_path)
+    assert [name for name in checkpoints(tmp_path / 'copy') if name.startswith('best')] == [
+        'best_test_score_iter_4.pth'
     ]
 
 

@@ -1,3 +1,5 @@
+import errno
+import os
 import re
 
 import pytest
@@ -71,6 +73,15 @@ def test_a_data_workers_traceback_is_left_out():
         'Caught DataError in worker 0.\nTraceback:\n  line 1\nprunet_mm.errors.DataError: no data'
     )
     assert cli.explain(DataError(text)) == 'no data'
+
+
+def test_a_full_disk_is_no_defect():
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'work/vis_data/scalars.json')
+    assert cli.explain(error) == (
+        'work/vis_data/scalars.json cannot be written: No space left on device; free some space '
+        '(a training or a search goes on with --resume)'
+    )
+    assert cli.explain(OSError(errno.EBADF, os.strerror(errno.EBADF))) is None
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import errno
+import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -82,6 +84,28 @@ def test_a_process_that_dies_while_it_measures_costs_the_measurement_alone(
     monkeypatch.setattr(ProcessPoolExecutor, 'submit', die)
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
     assert finish.measure_subnet(spec, make_table(device=device_name('cpu')), {}) is None
+
+
+@pytest.mark.parametrize('trouble', ['no memory', 'no process'])
+def test_a_measurement_that_fails_costs_the_measurement_alone(
+    searched, make_table, monkeypatch, tmp_path, trouble
+):
+    from prunet_mm.latency.device import device_name
+
+    lines = []
+    monkeypatch.setattr(finish, 'print_log', lambda text, **_: lines.append(text))
+    if trouble == 'no process':
+        monkeypatch.setattr(os, 'pipe', failing)
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    table = make_table(device=device_name('cpu'), batch=2**40)  # images of 256 TiB
+    assert finish.measure_subnet(spec, table, {}) is None
+    (line,) = lines
+    assert line.startswith('The network is not measured: ')
+    assert ('out of memory' if trouble == 'no memory' else 'Too many open files') in line
+
+
+def failing(*_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_deriving_from_the_last_checkpoint_gives_the_same(searched, make_search, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 
@@ -51,6 +52,22 @@ def test_rows_that_are_missing_are_an_error_that_leaves_the_file(tmp_path, write
     with pytest.raises(SearchError, match=f'holds {len(present)} rows up to step 5.* of 3'):
         History.open(tmp_path, steps=5, rows=3)
     assert steps(tmp_path) == present
+
+
+def test_a_full_disk_is_one_sentence_and_what_it_took_is_cut_later(tmp_path):
+    history = History.open(tmp_path, steps=0, rows=0)
+    history.append(dict(step=1, loss=0.5))
+    size, before = (tmp_path / FILE_NAME).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, before[1]))
+    try:
+        with pytest.raises(SearchError, match=f'cannot write .*{FILE_NAME}: .*; free some space'):
+            history.append(dict(step=2, loss=0.25))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / FILE_NAME).stat().st_size == size + 9
+    del history  # writes nothing more
+    History.open(tmp_path, steps=1, rows=1).append(dict(step=2))
+    assert steps(tmp_path) == [1, 2]
 
 
 def test_reading_says_what_is_wrong(tmp_path, write):

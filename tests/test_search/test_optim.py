@@ -31,6 +31,55 @@ def test_bad_settings_are_refused(make_search, started):
         started(make_search({'optim_wrapper.extra': dict(optimizer=dict(type='SGD', lr=0.1))}))
 
 
+def test_weights_have_the_decay_of_their_kind(make_search, started):
+    options = {'optim_wrapper.weights.paramwise_cfg': dict(norm_decay_mult=0, bias_decay_mult=0.5)}
+    runner = started(make_search(options))
+    decay = {
+        id(parameter): group['weight_decay']
+        for group in runner.optim_wrapper['weights'].optimizer.param_groups
+        for parameter in group['params']
+    }
+    assert decay.keys() == {id(weight) for weight in runner.model.weight_parameters()}
+    norms = [m for m in runner.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(decay[id(p)] == 0 for norm in norms for p in norm.parameters())
+    head = runner.model.architecture.head.fc
+    assert (decay[id(head.weight)], decay[id(head.bias)]) == (1e-4, 0.5e-4)
+
+
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        ({'weights.paramwise_cfg': dict(norm_decay=0)}, 'found norm_decay, expected some of'),
+        (
+            {
+                'weights.optimizer': dict(type='SGD', lr=0.1, _delete_=True),
+                'weights.paramwise_cfg': dict(norm_decay_mult=0),
+            },
+            'weights.paramwise_cfg: base_wd should not be None',
+        ),
+        ({'paramwise_cfg': dict(norm_decay_mult=0)}, 'one in optim_wrapper.weights and one in'),
+        ({'architecture.paramwise_cfg.keep': 200.0}, 'paramwise_cfg.keep = 200 has to be below 1'),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(make_search, started, options, sentence):
+    runner = make_search({f'optim_wrapper.{name}': value for name, value in options.items()})
+    with pytest.raises(ConfigError, match=sentence):
+        started(runner)
+
+
+def test_a_keep_coefficient_that_leaps_does_not_end_the_search(make_search, started):
+    runner = started(make_search())
+    runner.model.supernet.open_skips()
+    groups = runner.optim_wrapper['architecture'].optimizer.param_groups
+    (group,) = [group for group in groups if group['name'] == 'keep']
+    group['lr'] = 200.0
+    runner.model.objective.multiplier.fill_(100.0)  # all layers are to go
+    batches = iter(runner.train_loop.dataloader.probe('architecture', 1))
+    runner.model.architecture_step(batches, runner.optim_wrapper['architecture'])
+    assert runner.model.supernet.expected_latency_ms() < 0  # until the hook clamps
+    assert 0 < float(runner.model.objective.multiplier) < 100
+
+
 def test_mixed_precision_has_a_scaler_for_each_optimiser(make_search, started, monkeypatch):
     amp = dict(type='AmpOptimWrapper', loss_scale=8.0)
     options = {

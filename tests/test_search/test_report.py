@@ -1,4 +1,5 @@
 import json
+import shlex
 import sys
 from functools import partial
 
@@ -124,6 +125,22 @@ def test_latency_stands_against_budget_and_clock(words):
     for words in ('0.9801 ms', '110.00%', 'median of 300', 'IQR 0.0098 ms (1.0%)'):
         assert words in line(text, 'measured')
     assert 'measured on Some Device: eager, float32, batch 64, 1 thread' in text
+
+
+def test_the_command_that_trains_it_can_be_pasted(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, '_draw', lambda *args: None)
+    folder = tmp_path / "my runs, it's"
+    folder.mkdir()
+    command = line(report(folder, train_config='my configs/a.py'), 'python tools/train.py')
+    assert shlex.split(command)[2:] == [
+        *('my configs/a.py', '--cfg-options'),
+        f'model.backbone.arch={folder}/subnet.json',
+    ]
+
+
+def test_images_of_another_size_are_told(words):
+    warning = 'Images of 6 x 8 px are searched on.'
+    assert warning in words(other_size=warning)
 
 
 def test_an_estimate_is_called_one(words):

@@ -19,7 +19,7 @@ def digits(root, synthetic_table):
     cfg = Config.fromfile(root / DIGITS)
     space = SearchSpace.from_dict(cfg.space.to_dict())
 
-    return space, synthetic_table(cfg.space.to_dict())
+    return space, synthetic_table(cfg.space.to_dict(), batch=cfg.model.latency.batch)
 
 
 @pytest.fixture

@@ -179,4 +179,4 @@ def test_a_budget_in_ms_and_a_network_from_a_checkpoint(
     assert NetworkSpec.load(tmp_path / 'new/subnet.json') == spec
     assert 'Next: train it' in out
     assert not (tmp_path / 'new/history.jsonl').exists()
-    assert 'has a budget of' in refused(*derive)
+    assert 'another latency budget in ms' in refused(*derive)

@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file
+from prunet_mm.engine.lock import only_run
 from prunet_mm.latency import LatencyTable
 
 DIGITS = 'configs/search/prunet_digits.py'
@@ -136,6 +137,11 @@ def test_a_work_dir_that_holds_a_search(refused, options, tmp_path):
         (['--cfg-options', 'train_cfg.warmup_iters=500'], 'leaves nothing of max_iters=500'),
         (['--cfg-options', 'model.objective.type=Typo'], 'Typo'),
         (['--cfg-options', 'custom_hooks.4.threshold=2'], 'a threshold between 0 and 1'),
+        (['--seed', '-1'], 'randomness.seed is -1: expected a whole number of at least 0'),
+        (['--cfg-options', 'model.latency.budget_ms=abc'], "budget_ms is 'abc': expected a finite"),
+        (['--cfg-options', 'model.latency.budget_ratio=nan'], 'budget_ratio is nan: expected'),
+        (['--latency-target-ms', 'nan'], 'exactly one of budget_ms and budget_ratio, and above 0'),
+        (['--cfg-options', 'space.resolution=16'], 'set model.architecture.backbone.space.res'),
         (['--resume', 'nowhere.pth'], 'nowhere.pth: there is no such checkpoint'),
         (['--derive-only', 'nowhere.pth'], 'nowhere.pth: there is no such checkpoint'),
     ],
@@ -203,3 +209,13 @@ def test_bad_input_in_a_process_of_its_own(run_python, options, changed):
     done = run_python('tools/search.py', changed(depth=0), *options())
     assert done.returncode == 2
     assert re.fullmatch(r'error: .*stages\[1\]\.depth.*\n', done.stderr)
+
+
+def test_a_work_dir_that_is_in_use_or_cannot_be(refused, options, tmp_path, run_python):
+    (tmp_path / 'file').touch()
+    sentence = refused(*options()[2:], '--work-dir', tmp_path / 'file/work')
+    assert 'cannot write to the work dir' in sentence
+    with only_run(tmp_path / 'work'):  # of a process, so it takes another one
+        done = run_python('tools/search.py', DIGITS, *options(), '--resume')
+    assert done.returncode == 2
+    assert re.fullmatch(r'error: another process is running in .*/work: .*\n', done.stderr)

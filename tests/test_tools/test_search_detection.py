@@ -29,7 +29,8 @@ SHORT = [
 @pytest.fixture
 def table(root, synthetic_table, tmp_path):
     path = tmp_path / 'table.json'
-    synthetic_table(Config.fromfile(root / CONFIG).space.to_dict()).save(path)
+    cfg = Config.fromfile(root / CONFIG)
+    synthetic_table(cfg.space.to_dict(), batch=cfg.model.latency.batch).save(path)
     return f'model.latency.table={path}'
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,34 @@ def test_a_found_network_is_trained_and_the_run_goes_on(tool, root, tmp_path):
     assert first['state_dict']['backbone.stage1.1.expand.conv.weight'].shape[0] == 40
     assert 'resumed epoch: 1' in train(2, '--resume')
     assert load_checkpoint_file(work_dir / 'epoch_2.pth')['meta']['iter'] == 4
+
+
+def test_a_copied_folder_goes_on_from_its_own_checkpoint_as_the_config_says(
+    tool, one_epoch, tmp_path
+):
+    _, work = one_epoch('--no-validate')
+    shutil.copytree(work, copy := tmp_path / 'copy')
+    for log in copy.glob('*/vis_data/scalars.json'):
+        log.unlink()
+    changed = ('train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=1e-3')
+    code, out, err = tool(
+        *('train', CONFIG, '--work-dir', copy, '--no-validate', '--resume', '--cfg-options'),
+        *(*SHORT, *changed, 'default_hooks.logger.interval=1'),
+    )
+    assert code == 0, err
+    assert f'Load checkpoint from {copy}/epoch_1.pth' in out
+    assert str(work) + '/' not in out
+    assert 'optim_wrapper.optimizer.lr was 0.004 and is 0.001' in out
+    (log,) = copy.glob('*/vis_data/scalars.json')
+    rates = [row['lr'] for row in map(json.loads, log.open()) if 'lr' in row]
+    # The second epoch of two: cosines from the middle of 1e-3 to its end.
+    assert len(rates) == 2 and 5e-4 <= rates[0] <= 1e-3 and rates[1] < rates[0]
+
+
+def test_a_start_from_weights_is_not_lost_by_resume(refused, tmp_path):
+    args = ('--resume', '--cfg-options', f'load_from={tmp_path}/nowhere.pth')
+    sentence = refused('--work-dir', tmp_path / 'work', *args, name='train', config=CONFIG)
+    assert sentence.startswith(f'{tmp_path}/nowhere.pth: there is no such checkpoint')
 
 
 def test_ctrl_c_names_the_command_that_goes_on(root, tmp_path):
