@@ -2,7 +2,7 @@
 
 A surrogate stands in for the network: twelve layers whose loss falls with the hidden width and
 saturates, each with an importance of its own; gradients as noisy as those of a real search; a
-latency table with steps. Rules, objective, schedules and repair are the real ones. The optimum is
+latency table with steps. Rules, objective, schedules and rounding are the real ones. The optimum is
 found by dynamic programming over the table.
 
     python benchmarks/walking_rules.py [--seeds 24] [--out benchmarks/results/walking_rules.json]
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.search.budget import Row, repair
 from prunet_mm.search.hooks.prunode_hook import NARROWING
 from prunet_mm.search.hooks.temperature_hook import COOLING
 from prunet_mm.search.objective import AugmentedLagrangian
+from prunet_mm.search.rounding import fit_widths
 from prunet_mm.search.schedule import Schedule
 from prunet_mm.supernet.rules import RULES, WalkingRule
 from prunet_mm.supernet.unused_channels import reset_state
@@ -101,22 +101,21 @@ class Surrogate:
             widths = [max(int(w) // GRANULARITY, 1) * GRANULARITY for w in learned]
             if self.latency_ms(widths) <= budget_ms:
                 break
-        return self.repaired(widths, learned, budget_ms)
+        return self.rounded(widths, budget_ms)
 
-    def repaired(self, widths, learned, budget_ms: float) -> list[int]:
-        """Return the widths after the search's own repair."""
-        rows = [
-            Row(
-                str(i),
-                list(map(int, self.grids[i])),
-                list(self.costs_ms[i]),
-                learned[i],
-                w // GRANULARITY - 1,
-            )
-            for i, w in enumerate(widths)
-        ]
-        repair(rows, 0.0, budget_ms)
-        return [row.widths[row.index] for row in rows]
+    def rounded(self, widths: list[int], budget_ms: float) -> list[int]:
+        """Return the widths after the search's own rounding to the budget."""
+        nearest = [width // GRANULARITY - 1 for width in widths]
+        base, rises = self.loss(widths), []
+        for i, grid in enumerate(self.grids):
+            row = []
+            for index in (nearest[i] - 1, nearest[i] + 1):
+                other = [*widths[:i], int(grid[index % len(grid)]), *widths[i + 1 :]]
+                row.append(self.loss(other) - base if 0 <= index < len(grid) else 0.0)
+            rises.append(tuple(row))
+        named = [dict(enumerate(rows)) for rows in (map(list, self.costs_ms), nearest, rises)]
+        (taken,) = fit_widths(*named, budget_ms)
+        return [int(self.grids[i][index]) for i, index in taken.items()]
 
 
 def search(surrogate: Surrogate, kind: str, budget_ms: float, seed: int, **options) -> dict:
@@ -135,7 +134,9 @@ def search(surrogate: Surrogate, kind: str, budget_ms: float, seed: int, **optio
     """
     steps = options.get('steps', STEPS)
     rng = np.random.default_rng(seed)
-    rules: list[WalkingRule] = [RULES[kind](list(map(int, grid))) for grid in surrogate.grids]
+    rules: list[WalkingRule] = [
+        RULES[kind](list(map(int, grid)), initial=0.5) for grid in surrogate.grids
+    ]
     objective = AugmentedLagrangian(budget_ms)
     lr = options.get('lr', LEARNING_RATES[kind])
     adam = torch.optim.Adam(
@@ -163,7 +164,7 @@ def search(surrogate: Surrogate, kind: str, budget_ms: float, seed: int, **optio
         int(min(grid, key=lambda width, at=at: abs(width - at)))
         for grid, at in zip(surrogate.grids, learned, strict=True)
     ]
-    final = surrogate.repaired(widths, learned, budget_ms)
+    final = surrogate.rounded(widths, budget_ms)
     return dict(
         expected_error=path[-1] - 1,
         derived_error=surrogate.latency_ms(widths) / budget_ms - 1,

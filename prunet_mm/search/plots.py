@@ -132,11 +132,11 @@ def plot_latency(
     """
     trace = Trace.of(history, POINTS)
     steps = [row['step'] for row in trace.rows]
-    budget_ms = trace.last['budget_ms']
+    budget_ms = trace.last['target_ms']
     title = 'Latency during the search'
     lead = (
         'Above: expected latency of all networks that are still possible, and latency of the one '
-        'derived in the end. Below: the weight of latency in the loss.'
+        'derived in the end. Below: lambda, the price of latency in loss.'
     )
     with picture(path, (10, 5.6), title, lead) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -144,9 +144,15 @@ def plot_latency(
         _steps_axis(lower, trace, after=0.05)
         expected = [row['expected_ms'] for row in trace.rows]
         upper.plot(steps, expected, color=OPS['irb'], label='expected latency', **_dots(steps))
+        falling = trace.line(lambda row: row['budget_ms'])
+        upper.plot(*falling, color=INK, linewidth=1, label='budget on its way', **_dots(falling[0]))
         upper.axhline(
             budget_ms, color=INK, linestyle='--', linewidth=1, label=f'budget: {budget_ms:.4g} ms'
         )
+        derived = [(event['step'], event['derived_ms']) for event in trace.judged]
+        if derived:
+            look = dict(color=OPS['fused_irb'], markersize=3, linestyle='')
+            upper.plot(*zip(*derived, strict=True), 'd', label='derived at a decision', **look)
         end = lower.get_xlim()[1]
         if predicted_ms is not None:
             label = f'derived network,\npredicted: {predicted_ms:.4g} ms'
@@ -168,7 +174,11 @@ def plot_latency(
             upper.annotate(text, (step, 0.02), xytext=(-2, 0), **place, **look)
         upper.legend(loc='upper left', bbox_to_anchor=(1.01, 1.02), labelspacing=0.9)
         multiplier = [row['multiplier'] for row in trace.rows]
+        lower.axhline(0, color=PALE, linewidth=0.7)
+        average = [row['multiplier_average'] for row in trace.rows]
+        lower.plot(steps, average, color=PALE, linewidth=1, label='its moving average')
         lower.plot(steps, multiplier, color=OPS['irb'], **_dots(steps))
+        lower.legend(loc='upper left', bbox_to_anchor=(1.01, 1.02))
         lower.set_ylabel('multiplier λ\n(no unit)')
         lower.set_xlabel(_steps_label(trace))
         figure.align_ylabels()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -79,26 +79,50 @@ def round_widths(
     if not prunodes:
         return [Rounding({}, fixed_ms)]
     nearest = {name: one.widths.index(one.nearest_width()) for name, one in prunodes.items()}
+    costs = {name: one.latency_ms.tolist() for name, one in prunodes.items()}
     rises = _rises(model, path, prunodes, nearest, batches)
+    return [
+        _rounding(prunodes, nearest, taken, fixed_ms, budget_ms)
+        for taken in fit_widths(costs, nearest, rises, budget_ms, fixed_ms, most)
+    ]
 
-    def solutions(reach: int, least_ms: float, fill: bool = False) -> Iterator[Rounding]:
-        near = {
-            name: [i for i in range(len(one.widths)) if abs(i - nearest[name]) <= reach]
-            for name, one in prunodes.items()
-        }
-        costs = {n: [float(prunodes[n].latency_ms[i]) for i in near[n]] for n in prunodes}
-        values = {
-            name: [abs(i - at) * rises[name][i > at] for i in near[name]]
-            for name, at in nearest.items()
-        }
+
+def fit_widths(
+    costs_ms: Mapping[str, Sequence[float]],
+    nearest: Mapping[str, int],
+    rises: Mapping[str, tuple[float, float]],
+    budget_ms: float,
+    fixed_ms: float = 0.0,
+    most: int = 1,
+) -> list[dict[str, int]]:
+    """Choose an index on each layer's grid of widths; see :func:`round_widths`.
+
+    Args:
+        costs_ms: Latency at each width, by layer.
+        nearest: Index of the width that is nearest to the one that was searched.
+        rises: By layer: rise of the loss for a granule less, and for one more.
+        budget_ms: Of all, with ``fixed_ms``; the narrowest widths fit.
+        fixed_ms: What takes time beside the layers.
+        most: How many solutions, the best first.
+    """
+    names = list(costs_ms)
+
+    def solutions(reach: int, least_ms: float, fill: bool = False) -> Iterator[dict[str, int]]:
+        near = [
+            [i for i in range(len(costs_ms[name])) if abs(i - nearest[name]) <= reach]
+            for name in names
+        ]
+        costs = [[costs_ms[name][i] for i in row] for name, row in zip(names, near, strict=True)]
+        values = [
+            [abs(i - nearest[name]) * rises[name][i > nearest[name]] for i in row]
+            for name, row in zip(names, near, strict=True)
+        ]
         if fill:
-            values = {name: [-cost for cost in row] for name, row in costs.items()}
-        rows = [list(table.values()) for table in (values, costs)]
-        for picks in knapsack(*rows, budget_ms - fixed_ms, least_ms - fixed_ms):
-            taken = {n: near[n][pick] for n, pick in zip(prunodes, picks, strict=True)}
-            yield _rounding(prunodes, nearest, taken, fixed_ms, budget_ms)
+            values = [[-cost for cost in row] for row in costs]
+        for picks in knapsack(values, costs, budget_ms - fixed_ms, least_ms - fixed_ms):
+            yield {n: row[pick] for n, row, pick in zip(names, near, picks, strict=True)}
 
-    widest = max(len(one.widths) for one in prunodes.values())
+    widest = max(map(len, costs_ms.values()))
     for reach in range(1, widest):
         if found := list(islice(solutions(reach, SHARE * budget_ms), most)):
             return found

@@ -18,10 +18,12 @@ class Trace:
         rows: Rows of the history, perhaps not all of them; at least one.
         removed: Every removal in order: its event (``kind`` is one of :data:`REMOVALS`) and
             ``step``. Of a layer, ``probability`` is the keep coefficient.
+        judged: Every event at which the network was looked at that would have been derived.
     """
 
     rows: Sequence[dict]
     removed: Sequence[dict]
+    judged: Sequence[dict] = ()
 
     @classmethod
     def of(cls, history: Sequence[dict], points: int | None = None) -> Trace:
@@ -32,16 +34,17 @@ class Trace:
             points: About how many rows to keep, evenly spaced; the last one and those around
                 removals and milestones are kept, too. None for all.
         """
-        removed, kept, before = [], {len(history) - 1}, history[0]
+        removed, judged, kept, before = [], [], {len(history) - 1}, history[0]
         for index, row in enumerate(history):
             events = [event for event in row['events'] if event['kind'] in REMOVALS]
             removed += [dict(event, step=row['step']) for event in events]
+            judged += [dict(e, step=row['step']) for e in row['events'] if 'derived_ms' in e]
             if events or bool(row['keep']) != bool(before['keep']):
                 kept |= {max(index - 1, 0), index}
             before = row
         stride = math.ceil(len(history) / points) if points else 1
         kept |= {*range(0, len(history), stride)}
-        return cls([history[index] for index in sorted(kept)], removed)
+        return cls([history[index] for index in sorted(kept)], removed, judged)
 
     @property
     def first(self) -> dict:
