@@ -56,6 +56,7 @@ class PathScores(nn.Module):
         losses = losses - losses.mean()
         free = len(paths) - 1
         self.gram.mul_(self.decay).add_(rows.T @ rows)
+        self.gram.diagonal().add_(1 - self.decay)  # the prior does not fade: it keeps this regular
         self.moment.mul_(self.decay).add_(rows.T @ losses)
         new = torch.stack([losses @ losses, losses.new_tensor(free)])
         self.spread.mul_(self.decay).add_(new)
