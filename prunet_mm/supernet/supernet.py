@@ -113,7 +113,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
         outs = []
         for stage in range(1, len(self.space.stages) + 1):
             for layer in getattr(self, f'stage{stage}').values():
-                x = run(layer, x, self.with_cp)
+                x = run(layer, x, self.with_cp, layer.path)
             if stage in self.out_indices:
                 outs.append(x)
         return tuple(outs)
