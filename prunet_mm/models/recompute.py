@@ -11,16 +11,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def run(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
-    """``module(x)``; with ``with_cp``, its activations are computed again in the backward pass.
+def run(module: nn.Module, x: Tensor, with_cp: bool, *args) -> Tensor:
+    """``module(x, *args)``; with ``with_cp``, the backward pass computes its activations again.
 
     That saves their memory. The second pass must not record the batch's statistics again.
     """
     if not (with_cp and torch.is_grad_enabled()):
-        return module(x)
+        return module(x, *args)
     return checkpoint(
         module,
         x,
+        *args,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), frozen_statistics(module)),
     )

@@ -92,6 +92,8 @@ def inherit_weights(
         raise CheckpointError(
             f'the network {spec.name!r} is none of its search space {space.name!r}: {wrong}'
         )
+    if structure.get('sampling') == 'hard':  # its probabilities know no temperature
+        weights['temperature'] = torch.ones(())
     sources = _sources(spec, structure['layers'], weights)
     for index, block in enumerate(backbone.stem):
         _copy(block, weights, f'stem.{index}.')

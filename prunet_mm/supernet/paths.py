@@ -83,13 +83,16 @@ class PathMixin:
     def on(self, path: Path | None) -> Iterator[None]:
         """Be one path for a while; None for the most probable choices."""
         layers = self.layers()
-        for name, choice in (path or {}).items():
-            layers[name].path = choice
+        before = [(layer, layer.path) for layer in layers.values()]
         try:
-            yield
-        finally:
             for layer in layers.values():
                 layer.path = None
+            for name, choice in (path or {}).items():
+                layers[name].path = choice
+            yield
+        finally:
+            for layer, choice in before:
+                layer.path = choice
 
     def path_ms(self, path: Path) -> float:
         """Return the expected latency of a path in ms, at its present hidden widths."""

@@ -54,7 +54,7 @@ class PathScores(nn.Module):
         rows = (rows - rows.mean(0)).to(self.gram.device)
         losses = losses.to(rows)
         losses = losses - losses.mean()
-        free = len(paths) - 1
+        free = len({tuple(path.items()) for path in paths}) - 1  # a path twice tells nothing new
         self.gram.mul_(self.decay).add_(rows.T @ rows)
         self.gram.diagonal().add_(1 - self.decay)  # the prior does not fade: it keeps this regular
         self.moment.mul_(self.decay).add_(rows.T @ losses)

@@ -80,12 +80,19 @@ class StochasticLayer(nn.Module):
         self.path: str | None = None
         self.deterministic = False  # for a test without noise in training mode
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+    def forward(self, x: Tensor, path: str | None = None) -> Tensor:
+        """Maps (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)).
+
+        Args:
+            x: The input.
+            path: Overrules the attribute: a backward pass that computes activations again comes
+                when another path may stand there.
+        """
+        path = path or self.path
         if self.sampling == 'hard':
-            choice = self.path or self.likeliest()
+            choice = path or self.likeliest()
             return x if choice == SKIP else self.candidates[choice](x)
-        if self.path == SKIP:
+        if path == SKIP:
             return x
         training = self.training and not self.deterministic
         noisy = training and self.sampling == 'gumbel'
@@ -95,7 +102,7 @@ class StochasticLayer(nn.Module):
         else:
             chances = self.probabilities(noisy)
             out = sum(chances[i] * c(x, noisy) for i, c in enumerate(self.candidates.values()))
-        if self.skip_open and self.path is None:
+        if self.skip_open and path is None:
             keep = self.keep
             if training:
                 drawn = torch.bernoulli(keep.detach())

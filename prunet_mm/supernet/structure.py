@@ -40,8 +40,13 @@ def require_fit(data: dict, space: dict, rule: dict, here: Mapping[str, Sequence
         here: Names of its candidates by layer.
 
     Raises:
-        CheckpointError: It belongs to another space or rule, or holds more than is left here.
+        CheckpointError: It is of another version, space or rule, or holds more than is left here.
     """
+    if 'stays' not in data:
+        raise CheckpointError(
+            'The checkpoint is of an earlier version of prunet_mm, which settled its choices in '
+            'another way; use that version, or search anew.'
+        )
     if data['space'] != space or data['rule']['type'] != rule['type']:
         raise CheckpointError(
             'The checkpoint is of a SuperNet of another search space or walking rule than '

@@ -112,7 +112,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
         outs = []
         for stage in range(1, len(self.space.stages) + 1):
             for layer in getattr(self, f'stage{stage}').values():
-                x = run(layer, x, self.with_cp)
+                x = run(layer, x, self.with_cp, layer.path)
             if stage in self.out_indices:
                 outs.append(x)
         return tuple(outs)
@@ -265,7 +265,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
         if 'structure' not in own:
             raise CheckpointError(f'The checkpoint holds no SuperNet under {prefix!r}.')
         data = read_structure(own['structure'])
-        supernet = cls(data['space'], data['rule'])
+        supernet = cls(data['space'], data['rule'], data.get('sampling', 'hard'))
         supernet.load_state_dict(own)
         return supernet
 
@@ -298,6 +298,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
             dict(
                 space=self.space.to_dict(),
                 rule=self.rule,
+                sampling=self.sampling,
                 layers={name: list(layer.candidates) for name, layer in layers},
                 skip_open=[name for name, layer in layers if layer.skip_open],
                 stays=[name for name, layer in layers if layer.stays],
