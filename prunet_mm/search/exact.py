@@ -69,21 +69,24 @@ def knapsack(
     one_each = np.zeros((len(sizes), starts[-1]))
     for row, (start, size) in enumerate(zip(starts, sizes, strict=False)):
         one_each[row, start : start + size] = 1
-    shares = np.concatenate(costs)[None] / budget  # so that the solver's tolerance is relative
+    shares = np.concatenate(costs) / budget  # so that the solver's tolerance is relative
     slack = 1e-12  # of sums; a budget of all that there is must fit itself
+    lowest, highest = least / budget - slack, 1 + slack
     constraints = [
         LinearConstraint(one_each, 1, 1),
-        LinearConstraint(shares, least / budget - slack, 1 + slack),
+        LinearConstraint(shares[None], lowest, highest),
     ]
+    # to be solved to the end: a solver stops at gaps, of which one is absolute
+    scaled = np.concatenate(values) / max(np.abs(np.concatenate(values)).max(), 1e-300)
+    settings = dict(integrality=1, bounds=Bounds(0, 1), options=dict(mip_rel_gap=0))
     while True:
-        found = milp(
-            np.concatenate(values), integrality=1, bounds=Bounds(0, 1), constraints=constraints
-        )
+        found = milp(scaled, constraints=constraints, **settings)
         if found.x is None:
             return
         picked = found.x.round()
-        yield tuple(
-            int(picked[start : start + size].argmax())
-            for start, size in zip(starts, sizes, strict=False)
-        )
+        if lowest <= shares @ picked <= highest:  # the solver's tolerance is wider
+            yield tuple(
+                int(picked[start : start + size].argmax())
+                for start, size in zip(starts, sizes, strict=False)
+            )
         constraints.append(LinearConstraint(picked[None], 0, len(sizes) - 1))
