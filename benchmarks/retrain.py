@@ -1,11 +1,12 @@
-r"""Retrain a found network beside random ones of the same predicted latency, equally.
+r"""Retrain a found network beside others of the same predicted latency, equally.
 
     python benchmarks/retrain.py configs/search/prunet_digits.py configs/cls/prunet_digits.py \
         work_dirs/demo/subnet.json --seeds 3 --random 3
 
 Every network trains from scratch by ``tools/train.py`` on the same config, once per seed; reported
 is the top-1 accuracy after the last epoch. Random networks are drawn from the search config's
-space until their predicted latency is within 1 % of the found network's.
+space until their predicted latency is within 1 % of the found network's; uniform ones have one depth,
+one kind of block and one share of all widths.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mmengine.config import Config
 
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.latency import LatencyTable
+from prunet_mm.search.uniform import uniform_networks
 from prunet_mm.spec import NetworkSpec, SearchSpace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('subnet', help='the network that the search found')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--random', type=int, default=3, help='number of random networks')
+    parser.add_argument(
+        '--uniform', choices=['none', 'one', 'all'], default='none',
+        help='uniformly scaled networks: of every depth and block, or the first of these',
+    )  # fmt: skip
     parser.add_argument('--jobs', type=int, default=1, help='trainings that run at once')
     parser.add_argument('--work-dir', default='work_dirs/retrain')
     parser.add_argument('--out', help='write the results as JSON')
@@ -70,6 +76,11 @@ def train(config: str, subnet: Path, seed: int, work_dir: Path, options: list[st
     return [row['accuracy/top1'] for row in rows if 'accuracy/top1' in row][-1]
 
 
+def file_name(network: str) -> str:
+    """The name of a network's files."""
+    return network.replace(' ', '_')
+
+
 def main() -> None:
     """Draw, train, print and write."""
     args = parse_args()
@@ -81,19 +92,22 @@ def main() -> None:
         random_networks(space, table, table.predict_ms(found), args.random), start=1
     ):
         networks[f'random{number}'] = spec
+    uniform = uniform_networks(space, table, table.predict_ms(found))
+    count = dict(none=0, one=1, all=len(uniform))[args.uniform]
+    networks |= {f'uniform {name}': spec for name, spec in list(uniform.items())[:count]}
     work_dir = Path(args.work_dir).resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
     for name, spec in networks.items():
-        spec.save(work_dir / f'{name}.json')
+        spec.save(work_dir / f'{file_name(name)}.json')
     start = time.time()
     runs = [(name, seed) for seed in range(args.seeds) for name in networks]
     with ThreadPoolExecutor(args.jobs) as pool:
         scores = pool.map(
             lambda run: train(
                 args.train_config,
-                work_dir / f'{run[0]}.json',
+                work_dir / f'{file_name(run[0])}.json',
                 run[1],
-                work_dir / f'{run[0]}_seed{run[1]}',
+                work_dir / f'{file_name(run[0])}_seed{run[1]}',
                 args.cfg_options,
             ),
             runs,
@@ -114,7 +128,7 @@ def main() -> None:
             )
         )
         print(
-            f'{name:10} {records[-1]["predicted_ms"]:.3f} ms predicted, '
+            f'{name:22} {records[-1]["predicted_ms"]:.3f} ms predicted, '
             f'{spec.params():9,} parameters, top-1 {records[-1]["mean"]:.2f} % '
             f'({", ".join(f"{value:.2f}" for value in values)})'
         )

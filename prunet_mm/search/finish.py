@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from prunet_mm.latency.backends import require
 from prunet_mm.latency.benchmark import measure_networks
 from prunet_mm.latency.measure import Timing
 from prunet_mm.search.finalists import Finalist, judge_finalists, measure_norms
-from prunet_mm.search.frontier import add_to_frontier
+from prunet_mm.search.frontier import add_to_frontier, read_frontier, write_frontier
 from prunet_mm.search.model import ArchitectureSearch, is_here
 from prunet_mm.search.report import Outcome, pictures, write_report
 from prunet_mm.search.rounding import Rounding
@@ -126,13 +127,21 @@ def conclude(runner) -> Result:
     work_dir = Path(runner.work_dir)
     result.spec.save(work_dir / SUBNET)
     save_checkpoint_file(dict(state_dict=model.state_dict()), work_dir / 'searched.pth')
+    rows = []
     if len(model.budget.targets_ms) > 1:
         result.spec.save(work_dir / f'subnet_{budget_ms:g}ms.json')
         add_to_frontier(work_dir, budget_ms, result)
+        rows = read_frontier(work_dir)
+    specs = [result.spec, *(NetworkSpec.load(work_dir / row['subnet']) for row in rows)]
+    timings = measure_subnets(specs, model.table, model.latency)
+    if rows and timings:
+        for row, timing in zip(rows, timings[1:], strict=True):
+            row.update(measured_ms=timing.latency_ms, measured_iqr_ms=timing.iqr_ms)
+        write_frontier(work_dir, rows)
     outcome = Outcome(
         budget_ms=budget_ms,
         predicted_ms=result.rounding.predicted_ms,
-        measured=measure_subnet(result.spec, model.table, model.latency),
+        measured=timings and timings[0],
         table_kind=model.table.kind,
         table_device=model.table.describe(),
         space=model.supernet.space,
@@ -150,13 +159,15 @@ def conclude(runner) -> Result:
     return result
 
 
-def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Timing | None:
-    """Measure a network as the latency table was measured, where that can be done.
+def measure_subnets(
+    specs: Sequence[NetworkSpec], table: LatencyTable, latency: dict
+) -> list[Timing] | None:
+    """Measure networks, taking turns, as the table was measured, where that can be done.
 
     In a process of its own, since what a process did before changes what its memory costs.
 
     Args:
-        spec: The network.
+        specs: The networks.
         table: The latency table of the search.
         latency: The config's ``latency``; its ``device`` is where the table's device should be.
     """
@@ -170,7 +181,7 @@ def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Tim
     settings = device, table.batch, table.threads, table.backend, table.dtype
     try:
         with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-            return pool.submit(_measure, spec, *settings).result()
+            return pool.submit(_measure, specs, *settings).result()
     except BrokenProcessPool:  # killed for its memory, for instance
         why = 'the process that was to do it has died'
     except Exception as error:  # of whatever a backend raises, or that no process can be started
@@ -180,5 +191,6 @@ def measure_subnet(spec: NetworkSpec, table: LatencyTable, latency: dict) -> Tim
     return None
 
 
-def _measure(spec: NetworkSpec, *settings) -> Timing:
-    return measure_networks([spec], *settings).timing(0)
+def _measure(specs: Sequence[NetworkSpec], *settings) -> list[Timing]:
+    measurement = measure_networks(specs, *settings)
+    return [measurement.timing(index) for index in range(len(specs))]

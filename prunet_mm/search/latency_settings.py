@@ -12,7 +12,7 @@ from prunet_mm.latency import LatencyTable
 # What a table is of; that of its device is only warned of, since it may be searched for from afar.
 _OF_TABLE = ('batch', 'threads', 'backend', 'dtype')
 _KNOWN = {
-    *('table', 'budget_ms', 'budget_ratio', 'device', *_OF_TABLE),
+    *('table', 'budget_ms', 'budget_ratio', 'targets_ms', 'device', *_OF_TABLE),
     *('precision', 'max_seconds'),  # read when a table is built
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunet_mm.search.finalists import describe
-from prunet_mm.search.frontier import read_frontier
+from prunet_mm.search.frontier import plot_frontier, read_frontier
 from prunet_mm.search.history import FILE_NAME, read_history
 from prunet_mm.search.network_plot import plot_network
 from prunet_mm.search.plots import plot_candidates, plot_latency, plot_widths
@@ -30,6 +30,7 @@ PICTURES = {
     'candidates.png': 'probabilities of the candidates, step by step',
     'latency.png': 'expected latency against the budget, step by step',
     'network.png': 'the network',
+    'frontier.png': 'loss against latency, a point per latency asked for',
 }
 FILES = {
     'subnet.json': 'the network as data',
@@ -145,6 +146,8 @@ def _draw(work_dir: Path, history: list[dict], spec: NetworkSpec, outcome: Outco
         outcome.block_ms,
         outcome.table_kind,
     )
+    if rows := read_frontier(work_dir):
+        plot_frontier(rows, work_dir / 'frontier.png', outcome.table_kind)
 
 
 def _command(config: str, subnet: Path) -> str:
@@ -217,9 +220,10 @@ def _frontier(work_dir: Path) -> list[str]:
     """A row per latency that was asked for."""
     rows = read_frontier(work_dir)
     return rows and [
-        f'{"asked":>9}  {"predicted":>9}  {"loss":>7}  network',
+        f'{"asked":>9}  {"predicted":>9}  {"measured":>9}  {"loss":>7}  network',
         *(
-            f'{row["target_ms"]:9.4f}  {row["predicted_ms"]:9.4f}  {row["loss"]:7.4f}  '
+            f'{row["target_ms"]:9.4f}  {row["predicted_ms"]:9.4f}  '
+            f'{row.get("measured_ms", float("nan")):9.4f}  {row["loss"]:7.4f}  '
             f'{work_dir / row["subnet"]}'
             for row in rows
         ),

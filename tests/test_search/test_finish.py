@@ -64,13 +64,13 @@ def test_the_device_of_the_table_measures_the_network(searched, make_table, tmp_
     from prunet_mm.latency.device import device_name
 
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
-    assert finish.measure_subnet(spec, searched.model.table, searched.model.latency) is None
+    assert finish.measure_subnets([spec], searched.model.table, searched.model.latency) is None
     here = make_table(device=device_name('cpu'))
-    assert finish.measure_subnet(spec, here, dict(device='cpu')).latency_ms > 0
+    assert finish.measure_subnets([spec], here, dict(device='cpu'))[0].latency_ms > 0
     elsewhere = make_table(device=device_name('cpu'), backend='cuda-graph')
-    assert finish.measure_subnet(spec, elsewhere, dict(device='cpu')) is None
+    assert finish.measure_subnets([spec], elsewhere, dict(device='cpu')) is None
     estimated = make_table(device=device_name('cpu'), kind='estimated')
-    assert finish.measure_subnet(spec, estimated, dict(device='cpu')) is None
+    assert finish.measure_subnets([spec], estimated, dict(device='cpu')) is None
 
 
 def test_a_process_that_dies_while_it_measures_costs_the_measurement_alone(
@@ -83,7 +83,7 @@ def test_a_process_that_dies_while_it_measures_costs_the_measurement_alone(
 
     monkeypatch.setattr(ProcessPoolExecutor, 'submit', die)
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
-    assert finish.measure_subnet(spec, make_table(device=device_name('cpu')), {}) is None
+    assert finish.measure_subnets([spec], make_table(device=device_name('cpu')), {}) is None
 
 
 @pytest.mark.parametrize('trouble', ['no memory', 'no process'])
@@ -98,7 +98,7 @@ def test_a_measurement_that_fails_costs_the_measurement_alone(
         monkeypatch.setattr(os, 'pipe', failing)
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
     table = make_table(device=device_name('cpu'), batch=2**40)  # images of 256 TiB
-    assert finish.measure_subnet(spec, table, {}) is None
+    assert finish.measure_subnets([spec], table, {}) is None
     (line,) = lines
     assert line.startswith('The network is not measured: ')
     assert ('out of memory' if trouble == 'no memory' else 'Too many open files') in line
