@@ -67,7 +67,7 @@ def test_what_the_images_do_to_all_paths_goes_away():
 def test_doubt_is_as_large_as_the_error_is():
     """Over many worlds, errors are as large as the standard deviation of the draws says."""
     ratios = []
-    for seed in range(60):
+    for seed in range(40):
         truth = planted(seed)
         scores = World(truth, seed=seed).judge(PathScores(CHOICES, memory=100_000), 40)
         sd = within_layers(scores.draws()).std(0)
