@@ -88,7 +88,7 @@ def test_it_is_the_mean_over_all_networks_weighted_by_their_probabilities(
 
 @pytest.mark.parametrize('rule', ['width', 'logits'])
 def test_every_architecture_parameter_gets_a_gradient(make_supernet, table, rule):
-    supernet = make_supernet(rule=dict(type=rule))
+    supernet = make_supernet(rule=dict(type=rule, initial=0.5))
     supernet.attach_latency(table)
     supernet.set_gap(0.5)  # several steps of the table, so that no pair lies on a plateau
     supernet.open_skips()
@@ -134,6 +134,15 @@ def test_what_is_reachable_holds_every_layer_until_the_skips_open(supernet):
     assert supernet.reachable_ms() > supernet.fastest_ms()
     supernet.open_skips()
     assert supernet.reachable_ms() == pytest.approx(pressed_ms())
+    assert supernet.reachable_ms() == supernet.fastest_ms()
+
+
+def test_a_layer_that_is_settled_to_stay_is_in_the_fastest_network(supernet):
+    before = supernet.fastest_ms()
+    supernet.decide('stage3.layer2', 'irb_k5')
+    cost_ms = float(supernet.layers()['stage3.layer2'].candidates['irb_k5'].latency_ms.min())
+    assert supernet.fastest_ms() == pytest.approx(before + cost_ms)
+    supernet.open_skips()
     assert supernet.reachable_ms() == supernet.fastest_ms()
 
 

@@ -14,6 +14,7 @@ from prunet_mm.engine.checkpoint import use_safe_loading
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.models import PRUNet
 from prunet_mm.supernet import SuperNet, inherit_weights
+from prunet_mm.supernet.stochastic_layer import SKIP
 
 PREFIX = 'architecture.backbone.'
 
@@ -38,7 +39,7 @@ def save(tmp_path):
 def settle(supernet, seed=0):
     """Restrict a SuperNet to its best candidates at random hidden widths; return that network."""
     rng = random.Random(seed)
-    supernet.harden()
+    supernet.settle()
     widths = {}
     for name, layer in supernet.layers().items():
         (block,) = layer.candidates.values()
@@ -136,6 +137,21 @@ def test_the_candidates_probability_decides_as_well(unpruned):
     sources = inherit_weights(PRUNet(settle(pruned).to_dict()), unpruned.state_dict())
     assert ('stage2.layer3', 'irb_k3') in sources
     assert ('stage2.layer2', 'irb_k3') not in sources
+
+
+@pytest.mark.parametrize(('sampling', 'source'), [('hard', 3), ('softmax', 2)])
+def test_only_blends_are_cooled(make_supernet, sampling, source):
+    """0.9 * 0.6 of layer 3 is more than 0.6 * 0.8 of layer 2, but not at a low temperature."""
+    supernet = make_supernet(sampling=sampling)
+    supernet.open_skips()
+    for number, chance, keep in ((2, 0.6, 0.8), (3, 0.9, 0.6)):
+        chances = {'irb_k3': chance * keep, 'fused_irb_k3': (1 - chance) * keep, SKIP: 1 - keep}
+        supernet.layers()[f'stage2.layer{number}'].believe(chances)
+    supernet.set_temperature(0.3)
+    pruned = copy.deepcopy(supernet)
+    pruned.remove_layer('stage2.layer2')
+    sources = inherit_weights(PRUNet(settle(pruned).to_dict()), supernet.state_dict())
+    assert sources[3] == (f'stage2.layer{source}', 'irb_k3')
 
 
 def test_what_is_equally_probable_is_refused(make_space, save):
@@ -287,7 +303,7 @@ def test_a_candidate_that_has_been_pruned(make_supernet, refused):
     spec = settle(copy.deepcopy(supernet))
     chosen = f'irb_k{spec.layers[5].kernel}'
     supernet.layers()['stage3.layer1'].remove(chosen)
-    supernet.harden()
+    supernet.settle()
     text = rf'layers\[5\]: {chosen} has been pruned, left are stage3.layer1: irb_k'
     refused(text, spec, supernet)
 

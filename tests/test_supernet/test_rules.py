@@ -118,7 +118,7 @@ def test_width_crossing_a_grid_point_changes_neither_width_nor_latency():
 def test_width_is_optimised_in_units_of_the_widest():
     """One learning rate moves narrow and wide blocks by the same share of their range."""
     for grid in (GRID, [8, 16, 24, 32]):
-        rule = WidthRule(grid)
+        rule = WidthRule(grid, initial=0.5)
         adam = torch.optim.Adam(rule.parameters(), lr=0.01)
         (-rule.expected()).backward()
         adam.step()

@@ -105,7 +105,7 @@ def test_recalibration_keeps_drop_out_off():
 def test_after_recalibration_a_supernet_normalises_each_channel_in_use(make_supernet):
     """On the very batch it was recalibrated with, eval and training mode give the same."""
     supernet = make_supernet().train()
-    supernet.harden()
+    supernet.settle()
     x = torch.randn(256, 3, 8, 8)
     recalibrate(supernet, [x], supernet)
     with frozen_statistics(supernet):

@@ -5,17 +5,18 @@ import torch
 
 from prunet_mm.spec import SearchSpace
 from prunet_mm.supernet import FixedBlock, Prunode
-from prunet_mm.supernet.stochastic_layer import StochasticLayer
+from prunet_mm.supernet.stochastic_layer import SKIP, StochasticLayer
 
 
 @pytest.fixture
 def make_layer(make_space):
     """Layers by name; 'stage3.layer2' has two candidates, stride 1 and may be skipped."""
 
-    def make(name='stage3.layer2', logits=None, **stage3):
+    def make(name='stage3.layer2', logits=None, sampling='softmax', **stage3):
         space = SearchSpace.from_dict(make_space(**stage3))
         position = next(p for p in space.positions() if p.name == name)
         layer = StochasticLayer(position).double()
+        layer.sampling = sampling
         for value, candidate in zip(logits or [], layer.candidates, strict=bool(logits)):
             layer.logits[candidate].data.fill_(value)
         return layer
@@ -28,6 +29,90 @@ def wide(layer):
     torch.manual_seed(1)
     at = layer.position
     return torch.randn(3, at.in_channels, at.height, at.width, dtype=torch.float64)
+
+
+# One choice at a time
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_a_hard_layer_is_the_choice_that_is_named(make_layer, training):
+    layer = make_layer(logits=[2.0, 0.0], sampling='hard').train(training)
+    x = wide(layer)
+    for name, candidate in layer.candidates.items():
+        layer.path = name
+        assert torch.equal(layer(x), candidate(x))
+    layer.path = SKIP
+    assert torch.equal(layer(x), x)
+
+
+def test_without_a_name_it_is_the_most_probable_choice(make_layer):
+    layer = make_layer(logits=[0.0, 1.0], sampling='hard').eval()
+    x = wide(layer)
+    assert layer.likeliest() == 'irb_k5'
+    assert torch.equal(layer(x), layer.candidates['irb_k5'](x))
+    layer.skip_open = True
+    layer.believe({'irb_k3': 0.3, 'irb_k5': 0.3, SKIP: 0.4})
+    assert layer.likeliest() == SKIP
+    assert torch.equal(layer(x), x)
+
+
+def test_of_a_path_a_blend_takes_only_whether_it_is_skipped(make_layer):
+    layer = make_layer(logits=[0.3, -0.4]).train()
+    x = wide(layer)
+    blend = layer(x)
+    layer.skip_open = True
+    layer.keep.data.fill_(0.5)
+    layer.path = 'irb_k3'
+    assert torch.equal(layer(x), blend)
+    layer.path = SKIP
+    assert torch.equal(layer(x), x)
+
+
+# What there is to choose
+
+
+def test_the_skip_is_an_option_once_it_is_open_and_until_the_layer_is_settled(make_layer):
+    layer = make_layer()
+    assert layer.options() == ['irb_k3', 'irb_k5']
+    assert layer.options(closed=True) == ['irb_k3', 'irb_k5', SKIP]
+    layer.skip_open = True
+    assert layer.options() == layer.options(closed=True) == ['irb_k3', 'irb_k5', SKIP]
+    layer.keep.data.fill_(0.4)
+    layer.close_skip()
+    assert layer.options() == layer.options(closed=True) == ['irb_k3', 'irb_k5']
+    assert sum(layer.chances().values()) == pytest.approx(1)
+
+
+def test_a_layer_that_changes_width_or_stride_has_no_skip_to_open(make_layer):
+    assert SKIP not in make_layer('stage3.layer1').options(closed=True)
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.3])
+def test_what_is_believed_are_the_chances(make_layer, temperature):
+    layer = make_layer(logits=[0.3, -0.4])
+    layer.temperature = temperature
+    layer.believe({'irb_k3': 0.9, 'irb_k5': 0.1})
+    assert layer.chances() == pytest.approx({'irb_k3': 0.9, 'irb_k5': 0.1})
+    assert layer.keep == 1
+    layer.skip_open = True
+    chances = {'irb_k3': 0.002, 'irb_k5': 0.048, SKIP: 0.95}
+    layer.believe(chances)
+    assert layer.chances() == pytest.approx(chances)
+    assert list(layer.chances()) == layer.options()
+
+
+def test_every_choice_costs_what_it_does_at_its_present_width(make_layer):
+    layer = make_layer()
+    first, second = layer.candidates.values()
+    first.latency_ms.copy_(torch.arange(1, len(first.widths) + 1))
+    second.latency_ms.fill_(4.0)
+    first.rule.jump(first.widths[1] + 1.0)  # a quarter of the way to the next
+    assert layer.costs_ms() == pytest.approx({'irb_k3': 2.25, 'irb_k5': 4.0})
+    layer.skip_open = True
+    assert layer.costs_ms()[SKIP] == 0
+
+
+# Blends
 
 
 def test_output_is_the_mean_of_the_candidates_weighted_by_their_probabilities(make_layer):
@@ -107,6 +192,17 @@ def test_the_most_probable_one_is_never_removed(make_wide_layer, logits, thresho
     assert len(layer.prune_below(threshold)) == 3
     assert list(layer.candidates) == [best]
     assert layer.probabilities().tolist() == [1.0]
+
+
+def test_what_costs_no_more_than_the_most_probable_one_can_be_spared(make_wide_layer):
+    """While the budget still falls, the cheaper ones may come to be worth it."""
+    layer = make_wide_layer([0.0, -3.0, -4.0, -2.0])
+    best, cheaper, equal, dearer = layer.candidates
+    for name, cost_ms in ((best, 2.0), (cheaper, 1.0), (equal, 2.0), (dearer, 2.1)):
+        layer.candidates[name].latency_ms.fill_(cost_ms)
+    assert [name for name, _ in layer.prune_below(0.2, only_dearer=True)] == [dearer]
+    assert layer.prune_below(0.2, only_dearer=True) == []
+    assert [name for name, _ in layer.prune_below(0.2)] == [equal, cheaper]
 
 
 def test_nothing_goes_below_a_threshold_of_zero(make_wide_layer):

@@ -8,7 +8,8 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
 
 from prunet_mm.errors import CheckpointError
-from prunet_mm.supernet.structure import read_structure
+from prunet_mm.supernet.stochastic_layer import SKIP
+from prunet_mm.supernet.structure import read_structure, write_structure
 
 
 def torch_load(supernet, state):
@@ -70,15 +71,29 @@ def test_a_checkpoint_alone_restores_the_pruned_supernet(make_pruned, make_super
 
 
 @loaders
-def test_hardening_and_temperature_are_restored(make_pruned, make_supernet, load):
-    pruned, fresh = make_pruned('logits'), make_supernet(rule=dict(type='logits'))
-    pruned.harden()
-    pruned.set_temperature(0.3)
-    load(fresh, through_a_file(pruned))
-    assert fresh.hardened
+@pytest.mark.parametrize(('sampling', 'of_layers'), [('softmax', 0.3), ('hard', 1.0)])
+def test_settled_choices_and_temperature_are_restored(make_supernet, load, sampling, of_layers):
+    """Probabilities of hard paths are believed as they are, and know no temperature."""
+    options = dict(rule=dict(type='logits'), sampling=sampling)
+    saved, fresh = make_supernet(**options), make_supernet(**options)
+    saved.settle()
+    saved.set_temperature(0.3)
+    load(fresh, through_a_file(saved))
+    assert fresh.all_options() == saved.all_options()
+    assert all(len(left) == 1 for left in fresh.all_options().values())
     assert not fresh.skip_open
-    assert {layer.temperature for layer in fresh.layers().values()} == {0.3}
+    assert {layer.temperature for layer in fresh.layers().values()} == {of_layers}
     assert {prunode.rule.temperature for prunode in fresh.prunodes()} == {0.3}
+
+
+@loaders
+def test_a_layer_that_stays_is_never_skipped_again(make_supernet, load):
+    saved, fresh = make_supernet(), make_supernet()
+    saved.decide('stage3.layer2', 'irb_k5')
+    load(fresh, through_a_file(saved))
+    fresh.open_skips()
+    assert fresh.layers()['stage3.layer2'].options(closed=True) == ['irb_k5']
+    assert SKIP in fresh.layers()['stage2.layer2'].options()
 
 
 @loaders
@@ -161,6 +176,15 @@ def test_a_damaged_record_is_refused_in_a_sentence(make_supernet):
             make_supernet().load_state_dict({**state, 'structure': damaged})
 
 
+@loaders
+def test_a_record_of_an_earlier_version_is_refused_in_a_sentence(make_supernet, load):
+    state = make_supernet().state_dict()
+    record = read_structure(state['structure'])
+    del record['stays']
+    with pytest.raises(CheckpointError, match='earlier version'):
+        load(make_supernet(), {**state, 'structure': write_structure(record)})
+
+
 def test_the_record_follows_every_change(make_supernet):
     supernet = make_supernet()
 
@@ -168,13 +192,19 @@ def test_the_record_follows_every_change(make_supernet):
         return read_structure(supernet.state_dict()['structure'])
 
     assert set(recorded()['layers']) == {p.name for p in supernet.space.positions()}
+    skippable = [p.name for p in supernet.space.positions() if p.skippable]
+    firsts = [p.name for p in supernet.space.positions() if not p.skippable]
+    assert (recorded()['skip_open'], recorded()['stays']) == ([], firsts)
     supernet.open_skips()
-    assert recorded()['skip_open'] == [p.name for p in supernet.space.positions() if p.skippable]
+    assert (recorded()['skip_open'], recorded()['stays']) == (skippable, firsts)
     supernet.remove_layer('stage2.layer3')
     assert 'stage2.layer3' not in recorded()['layers']
-    supernet.harden()
-    assert recorded()['hardened']
+    supernet.decide('stage2.layer2', 'irb_k3')
+    assert 'stage2.layer2' not in recorded()['skip_open']
+    assert 'stage2.layer2' in recorded()['stays']
+    supernet.settle()
     assert recorded()['skip_open'] == []
+    assert recorded()['stays'] == list(supernet.layers())
     assert all(len(candidates) == 1 for candidates in recorded()['layers'].values())
     assert recorded()['space'] == json.loads(json.dumps(supernet.space.to_dict()))
 
@@ -187,6 +217,15 @@ def test_a_supernet_is_built_from_a_state_dict_alone(make_pruned, rule):
     assert rebuilt.derive() == pruned.derive()
     for key, value in pruned.state_dict().items():
         assert torch.equal(rebuilt.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize('sampling', ['hard', 'softmax', 'gumbel'])
+def test_it_then_samples_as_it_did(make_supernet, sampling):
+    supernet = make_supernet(sampling=sampling)
+    rebuilt = type(supernet).from_state_dict(through_a_file(supernet))
+    x = torch.randn(4, 3, 8, 8)
+    assert rebuilt.sampling == sampling
+    assert torch.equal(rebuilt.eval()(x)[0], supernet.eval()(x)[0])
 
 
 def test_a_state_dict_without_a_supernet_is_refused(make_supernet):

@@ -5,7 +5,6 @@ import torch
 from mmpretrain.registry import MODELS
 
 from prunet_mm.errors import ConfigError, SpecError
-from prunet_mm.models.blocks import build_block
 from prunet_mm.supernet import Prunode, SuperNet
 
 
@@ -39,7 +38,7 @@ def test_architecture_parameters_are_those_of_widths_logits_and_keep(make_supern
 
 
 def test_searched_are_widths_only_while_they_walk_and_keeps_only_with_open_skips(make_supernet):
-    supernet = make_supernet()
+    supernet = make_supernet(sampling='softmax')
     groups = {k: {id(p) for p in v} for k, v in supernet.architecture_parameters().items()}
 
     def searched():
@@ -50,8 +49,26 @@ def test_searched_are_widths_only_while_they_walk_and_keeps_only_with_open_skips
     assert searched() == groups['logits'] | groups['widths']
     supernet.open_skips()
     assert searched() == groups['logits'] | groups['widths'] | groups['keep']
-    supernet.harden()
+    supernet.settle()
     assert not searched() & groups['keep']
+
+
+def test_of_hard_paths_a_gradient_moves_widths_alone(make_supernet):
+    """What is chosen follows from scores."""
+    supernet = make_supernet()
+    supernet.open_skips()
+    assert supernet.searched_parameters() == []
+    assert not supernet.widths_move
+    supernet.walking = True
+    widths = {id(p) for p in supernet.architecture_parameters()['widths']}
+    assert {id(p) for p in supernet.searched_parameters()} == widths
+    assert supernet.widths_move
+
+
+def test_without_a_prunode_that_has_several_widths_no_width_moves(make_space, make_supernet):
+    supernet = make_supernet(dict(make_space(), stages=make_space()['stages'][:1]))
+    supernet.walking = True
+    assert not supernet.widths_move
 
 
 # What it becomes
@@ -82,50 +99,6 @@ def test_it_derives_the_most_probable_candidates_at_their_nearest_widths(make_su
     assert (derived.op, derived.kernel, derived.hidden) == ('irb', 5, 20)
     assert ('stage3.layer1', 'irb_k5', 20, 21.0) in supernet.choices()
     assert supernet.derive(widths={'stage3.layer1': 8}).layers[5].hidden == 8
-
-
-def test_hardened_at_fixed_widths_it_computes_the_derived_network(make_supernet, x):
-    supernet = make_supernet().eval()
-    supernet.remove_layer('stage2.layer2')
-    supernet.harden()
-    for prunode in supernet.prunodes():
-        prunode.fixed_width = prunode.nearest_width()
-    spec = supernet.derive()
-    h = supernet.stem(x)
-    for spec_layer, layer in zip(spec.layers, supernet.layers().values(), strict=True):
-        (candidate,) = layer.candidates.values()
-        block = build_block(spec_layer).eval()
-        full = candidate.block.state_dict()
-        shapes = {name: tensor.shape for name, tensor in block.state_dict().items()}
-        block.load_state_dict({n: full[n][tuple(map(slice, s))] for n, s in shapes.items()})
-        h = block(h)
-    torch.testing.assert_close(supernet(x)[0], h, rtol=1e-4, atol=1e-4)
-
-
-def test_hardening_leaves_one_candidate_and_no_skip(make_supernet, x):
-    supernet = make_supernet()
-    best = {name: layer.best() for name, layer in supernet.layers().items()}
-    supernet.open_skips()
-    for layer in supernet.layers().values():
-        if layer.keep is not None:
-            layer.keep.data.fill_(0.6)
-    removed = supernet.harden()
-    assert {n: list(layer.candidates) for n, layer in supernet.layers().items()} == {
-        name: [candidate] for name, candidate in best.items()
-    }
-    assert [name for name, _, _ in removed] == [n for n in best if n[5] in '23']
-    assert supernet.hardened
-    assert not supernet.skip_open
-    layer = supernet.layers()['stage3.layer2'].eval()
-    h = torch.randn(2, 8, 2, 2)
-    torch.testing.assert_close(layer(h), layer.candidates[best['stage3.layer2']](h))
-
-
-def test_hardening_settles_exact_ties(make_space):
-    """As at the start, when no candidate is better than another."""
-    supernet = SuperNet(make_space())
-    supernet.harden()
-    assert all(len(layer.candidates) == 1 for layer in supernet.layers().values())
 
 
 # Warm-up
@@ -195,7 +168,7 @@ def test_keep_coefficients_can_reach_their_threshold(make_supernet, threshold):
 # Memory and precision
 
 
-@pytest.mark.parametrize('sampling', ['softmax', 'gumbel'])
+@pytest.mark.parametrize('sampling', ['hard', 'softmax', 'gumbel'])
 @pytest.mark.parametrize('rule', ['width', 'logits'])
 def test_activation_checkpointing_changes_nothing(make_space, make_supernet, x, sampling, rule):
     nets = [
@@ -220,6 +193,24 @@ def test_activation_checkpointing_changes_nothing(make_space, make_supernet, x, 
         torch.testing.assert_close(a, b, msg=name)  # statistics are recorded once, not twice
 
 
+@pytest.mark.parametrize('sampling', ['hard', 'softmax'])
+def test_what_is_computed_again_is_the_path_that_was_run(make_supernet, x, sampling):
+    """Several paths are judged before one backward pass through all of them."""
+    nets = [make_supernet(sampling=sampling, with_cp=with_cp) for with_cp in (False, True)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    paths = [nets[0].draw_any_path(random.Random(seed)) for seed in range(3)]
+    for net in nets:
+        losses = []
+        for path in paths:
+            with net.train().on(path):
+                losses.append(net(x)[0].square().mean())
+        sum(losses).backward()
+    for (name, a), b in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, msg=name)
+
+
 def test_activation_checkpointing_saves_memory(make_supernet, x):
     def kept(net):
         sizes = []
@@ -232,12 +223,13 @@ def test_activation_checkpointing_saves_memory(make_supernet, x):
             net(x)
         return sum(sizes)
 
-    assert kept(make_supernet(with_cp=True)) < kept(make_supernet()) / 3
+    plain, saving = (make_supernet(sampling='softmax', with_cp=cp) for cp in (False, True))
+    assert kept(saving) < kept(plain) / 3
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_it_trains_under_autocast(make_supernet, x, with_cp):
-    supernet = make_supernet(with_cp=with_cp).train()
+    supernet = make_supernet(sampling='softmax', with_cp=with_cp).train()
     supernet.open_skips()
     with torch.autocast('cpu', dtype=torch.bfloat16):
         (out,) = supernet(x)

@@ -171,7 +171,7 @@ def test_a_prunode_without_gradients_is_left_alone(make_prunode):
 
 
 def test_removed_parameters_leave_the_optimiser_and_take_their_state_along(make_supernet):
-    supernet = make_supernet()
+    supernet = make_supernet(sampling='softmax')  # a step moves all candidates
     x = torch.randn(4, 3, 8, 8)
     optimizer = torch.optim.Adam(supernet.parameters(), lr=0.01)
     supernet(x)[0].square().mean().backward()
@@ -208,10 +208,10 @@ def test_reset_state_forgets_these_parameters_only():
 
 def test_prunodes_of_a_supernet_are_looked_up_at_every_step(make_supernet):
     """A Prunode that was removed after the shield was made is no concern of it any more."""
-    supernet = make_supernet()
+    supernet = make_supernet(rule=dict(type='width', initial=0.5))
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     UnusedChannels(supernet.prunodes, optimizer)
-    supernet.harden()
+    supernet.settle()
     forget_removed(optimizer, supernet)
     supernet(torch.randn(4, 3, 8, 8))[0].square().mean().backward()
     (prunode, *_) = supernet.prunodes()
