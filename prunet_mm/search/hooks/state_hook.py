@@ -28,7 +28,7 @@ class SearchStateHook(Hook):
         model = runner.model
         checkpoint['search'] = dict(
             drawn=dict(runner.train_loop.drawn),
-            budget_ms=model.budget.budget_ms,
+            targets_ms=list(model.budget.targets_ms),
             table=model.table.digest,
         )
 
@@ -48,10 +48,11 @@ class SearchStateHook(Hook):
                 'The latency table has changed since this search began; restore the old table or '
                 'start a new search.'
             )
-        if not math.isclose(search['budget_ms'], model.budget.budget_ms, rel_tol=1e-9):
+        theirs, ours = search['targets_ms'], model.budget.targets_ms
+        if len(theirs) != len(ours) or not all(map(_equal, theirs, ours)):
             raise CheckpointError(
-                f'The search in this checkpoint has a budget of {search["budget_ms"]:.4g} ms, not '
-                f'{model.budget.budget_ms:.4g} ms; start a new search for another budget.'
+                f'The search in this checkpoint has a budget of {_listed(theirs)}, not '
+                f'{_listed(ours)}; start a new search for another budget.'
             )
         seed = checkpoint['meta'].get('seed')
         if seed != runner.seed:  # or it would go on with other images than it began with
@@ -64,3 +65,11 @@ class SearchStateHook(Hook):
             for wrapper in runner.optim_wrapper.values():
                 forget_removed(wrapper.optimizer, model)
         runner.train_loop.drawn.update(search['drawn'])
+
+
+def _equal(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9)
+
+
+def _listed(targets_ms) -> str:
+    return ', '.join(f'{target:.4g}' for target in targets_ms) + ' ms'
