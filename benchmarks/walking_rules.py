@@ -2,7 +2,7 @@
 
 A surrogate stands in for the network: twelve layers whose loss falls with the hidden width and
 saturates, each with an importance of its own; gradients as noisy as those of a real search; a
-latency table with steps. Rules, objective, schedules and repair are the real ones. The optimum is
+latency table with steps. Rules, objective, schedules and rounding are the real ones. The optimum is
 found by dynamic programming over the table.
 
     python benchmarks/walking_rules.py [--seeds 24] [--out benchmarks/results/walking_rules.json]
@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.search.budget import Row, repair
+from prunet_mm.search.exact import knapsack
 from prunet_mm.search.hooks.prunode_hook import NARROWING
 from prunet_mm.search.hooks.temperature_hook import COOLING
 from prunet_mm.search.objective import AugmentedLagrangian
+from prunet_mm.search.rounding import SHARE
 from prunet_mm.search.schedule import Schedule
 from prunet_mm.supernet.rules import RULES, WalkingRule
 from prunet_mm.supernet.unused_channels import reset_state
@@ -95,28 +96,27 @@ class Surrogate:
         return float(best[-1])
 
     def uniform(self, budget_ms: float) -> list[int]:
-        """Return the widths with one expansion for all layers, and repaired, at a budget."""
+        """Return the widths with one expansion for all layers, and rounded, at a budget."""
         for share in np.linspace(1, 0, 1001):
             learned = share * self.widest
             widths = [max(int(w) // GRANULARITY, 1) * GRANULARITY for w in learned]
             if self.latency_ms(widths) <= budget_ms:
                 break
-        return self.repaired(widths, learned, budget_ms)
+        return self.rounded(widths, budget_ms)
 
-    def repaired(self, widths, learned, budget_ms: float) -> list[int]:
-        """Return the widths after the search's own repair."""
-        rows = [
-            Row(
-                str(i),
-                list(map(int, self.grids[i])),
-                list(self.costs_ms[i]),
-                learned[i],
-                w // GRANULARITY - 1,
+    def rounded(self, widths, budget_ms: float) -> list[int]:
+        """Return the widths brought to the budget as a search does, by as few granules as do."""
+        for reach in range(1, max(map(len, self.grids))):
+            near = [slice(max(w // GRANULARITY - 1 - reach, 0), w // GRANULARITY + reach)
+                    for w in widths]  # fmt: skip
+            losses, costs = (
+                [list(row[at]) for row, at in zip(rows, near, strict=True)]
+                for rows in (self.losses, self.costs_ms)
             )
-            for i, w in enumerate(widths)
-        ]
-        repair(rows, 0.0, budget_ms)
-        return [row.widths[row.index] for row in rows]
+            picks = next(knapsack(losses, costs, budget_ms, SHARE * budget_ms), None)
+            if picks:
+                break
+        return [int(grid[at][i]) for grid, at, i in zip(self.grids, near, picks, strict=True)]
 
 
 def search(surrogate: Surrogate, kind: str, budget_ms: float, seed: int, **options) -> dict:
@@ -131,7 +131,7 @@ def search(surrogate: Surrogate, kind: str, budget_ms: float, seed: int, **optio
 
     Returns:
         Latencies relative to the budget: errors of E[lat] and of the derived network before
-        repair, the lowest E[lat] on the way, the share used after repair; the loss after repair.
+        rounding, the lowest E[lat] on the way, the share used after it; the loss after it.
     """
     steps = options.get('steps', STEPS)
     rng = np.random.default_rng(seed)
@@ -163,7 +163,7 @@ def search(surrogate: Surrogate, kind: str, budget_ms: float, seed: int, **optio
         int(min(grid, key=lambda width, at=at: abs(width - at)))
         for grid, at in zip(surrogate.grids, learned, strict=True)
     ]
-    final = surrogate.repaired(widths, learned, budget_ms)
+    final = surrogate.rounded(widths, budget_ms)
     return dict(
         expected_error=path[-1] - 1,
         derived_error=surrogate.latency_ms(widths) / budget_ms - 1,
@@ -249,7 +249,7 @@ def main() -> None:
     software = dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__)
     record = dict(benchmark='walking_rules', settings=settings, software=software, results=rows)
     write_atomic(args.out, json.dumps(record, indent=2) + '\n')
-    print('errors: latency of the derived network before repair, against the budget; regret: loss')
+    print('errors: latency of the derived network before rounding, against the budget; regret: loss')
     print(
         f'above the optimum, as a share of that of uniform widths; {args.seeds} seeds; {args.out}'
     )
