@@ -249,7 +249,9 @@ def main() -> None:
     software = dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__)
     record = dict(benchmark='walking_rules', settings=settings, software=software, results=rows)
     write_atomic(args.out, json.dumps(record, indent=2) + '\n')
-    print('errors: latency of the derived network before rounding, against the budget; regret: loss')
+    print(
+        'errors: latency of the derived network before rounding, against the budget; regret: loss'
+    )
     print(
         f'above the optimum, as a share of that of uniform widths; {args.seeds} seeds; {args.out}'
     )

@@ -246,16 +246,14 @@ def make_resting(make_search, space):
 def teach():
     """Let the scores of a model learn from paths whose loss is a sum over their choices."""
 
-    def teach(model, losses, noise=1e-3, count=200):
-        """``losses`` by layer and choice; 0 where none is given."""
-        rng = random.Random(0)
+    def teach(model, losses, doubt=0.1, count=200):
+        """``losses`` by layer and choice, 0 where none is given; scores doubt a tenth of that."""
+        rng, scores = random.Random(0), model.scores
         for _ in range(count):
             paths = [model.supernet.draw_path(rng, exploration=1.0) for _ in range(4)]
-            told = [
-                sum(losses.get(pair, 0.0) for pair in path.items()) + rng.gauss(0, noise)
-                for path in paths
-            ]
-            model.scores.observe(paths, torch.tensor(told))
+            told = [sum(losses.get(pair, 0.0) for pair in path.items()) for path in paths]
+            scores.observe(paths, torch.tensor(told, dtype=torch.float64))
+        scores.spread[0] = scores.mean() @ scores.moment + doubt**2 * scores.spread[1]
         model.weigh()
 
     return teach

@@ -18,7 +18,7 @@ def model(make_resting, teach):
     model = make_resting()
     # the larger kernel helps, and so does each layer that may be skipped
     helps = {(LAYER, 'irb_k3'): 0.1, ('stage1.layer2', 'skip'): 0.2, ('stage2.layer2', 'skip'): 0.1}
-    teach(model, helps, noise=0.05)
+    teach(model, helps)
     return model
 
 
@@ -69,9 +69,7 @@ def test_a_path_for_every_draw_is_within_the_budget(model, share):
 def test_what_is_settled_stays_whatever_it_costs_the_others(model):
     values = values_of(model.supernet, model.scores, mean=True)
     for choice in ('irb_k3', 'irb_k5'):
-        (path,) = exact_paths(
-            model.supernet, values, model.budget.budget_ms, fixed={LAYER: choice}
-        )
+        (path,) = exact_paths(model.supernet, values, model.budget.budget_ms, fixed={LAYER: choice})
         assert path[LAYER] == choice
 
 

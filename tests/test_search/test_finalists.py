@@ -15,7 +15,7 @@ CHOICE = ('stage2.layer1', 'irb_k5')
 def model(make_resting, teach, monkeypatch):
     """Scores in doubt between two kernels; the wider one is far better when it is measured."""
     model = make_resting()
-    teach(model, {('stage2.layer2', 'skip'): 1.0}, noise=0.05)
+    teach(model, {('stage2.layer2', 'skip'): 1.0}, doubt=1.0)
 
     def task_losses(batches, path=None):
         width = model.supernet.layers()[CHOICE[0]].candidates[path[CHOICE[0]]].expected_width()

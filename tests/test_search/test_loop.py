@@ -99,9 +99,7 @@ def test_warm_up_is_on_the_weights_alone_at_several_networks(make_search, monkey
     monkeypatch.setattr(runner.model, 'warm_up_step', warm_up_step)
     runner.train()
     assert [stepped for stepped, _ in watch.rows] == [i in (5, 8) for i in range(11)]
-    assert [progress for _, progress in watch.rows[4:]] == pytest.approx(
-        [i / 6 for i in range(7)]
-    )
+    assert [progress for _, progress in watch.rows[4:]] == pytest.approx([i / 6 for i in range(7)])
     assert [len(widths) for widths in warmed] == [4] * 5
     assert all(widths[0] == max(widths) and widths[-1] == min(widths) for widths in warmed)
     assert len({tuple(widths) for widths in warmed}) > 1

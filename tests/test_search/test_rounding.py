@@ -65,7 +65,7 @@ def test_the_best_way_to_use_the_budget_is_that_of_brute_force(at, seed):
         if SHARE * budget_ms <= cost_ms(model, dict(widths)) <= budget_ms
     ]
     fitting.sort(key=lambda one: one[0])
-    assert len(fitting) > 3
+    assert len(fitting) >= 3
     found = round_widths(model, PATH, budget_ms, [], most=3)
     assert [one.widths for one in found] == [widths for _, widths in fitting[:3]]
     for one in found:
@@ -105,12 +105,12 @@ def test_far_from_the_budget_layers_move_by_as_many_granules_as_it_takes(at, sha
 
 
 def test_what_no_longer_fits_is_named(at):
+    model, _, _ = at(0, granularity=16)
+    grids = [[(n, width) for width in b.widths] for n, b in prunodes(model).items()]
+    costs = {widths: cost_ms(model, dict(widths)) for widths in itertools.product(*grids)}
     blocked = 0
-    for seed in range(3):
-        model, nearest, _ = at(seed, granularity=16)
-        grids = [[(n, width) for width in b.widths] for n, b in prunodes(model).items()]
-        costs = {widths: cost_ms(model, dict(widths)) for widths in itertools.product(*grids)}
-        budget_ms = 0.6 * max(costs.values())
+    for share in (0.75, 0.8, 0.85, 0.9):
+        budget_ms = share * max(costs.values())
         (one,) = round_widths(model, PATH, budget_ms, [])
         best_ms = max(cost for cost in costs.values() if cost <= budget_ms)
         if best_ms >= SHARE * budget_ms:
@@ -156,8 +156,8 @@ def test_narrowest_widths_above_the_budget_are_one_sentence_that_names_both(at):
 def test_a_path_without_hidden_widths_is_as_it_is(make_search, space):
     conv = dict(width=8, stride=2, depth=2, ops=['conv'], kernels=[3])
     space['stages'] = [conv, conv | dict(width=16)]
-    model = make_search(space=space).model
-    path = {name: 'conv_k3' for name in model.supernet.layers()}
+    model = make_search({'model.latency.budget_ratio': 1.0}, space=space).model
+    path = dict.fromkeys(model.supernet.layers(), 'conv_k3')
     (one,) = round_widths(model, path, model.budget.largest_ms, [])
     assert (one.widths, one.granules, one.blocked) == ({}, 0, None)
     assert one.predicted_ms == pytest.approx(model.budget.largest_ms)
