@@ -95,7 +95,7 @@ class Surrogate:
         return float(best[-1])
 
     def uniform(self, budget_ms: float) -> list[int]:
-        """Return the widths with one expansion for all layers, and repaired, at a budget."""
+        """Return the widths with one expansion for all layers, and rounded, at a budget."""
         for share in np.linspace(1, 0, 1001):
             learned = share * self.widest
             widths = [max(int(w) // GRANULARITY, 1) * GRANULARITY for w in learned]
@@ -130,7 +130,7 @@ def search(surrogate: Surrogate, kind: str, budget_ms: float, seed: int, **optio
 
     Returns:
         Latencies relative to the budget: errors of E[lat] and of the derived network before
-        repair, the lowest E[lat] on the way, the share used after repair; the loss after repair.
+        rounding, the lowest E[lat] on the way, the share used after it; the loss after it.
     """
     steps = options.get('steps', STEPS)
     rng = np.random.default_rng(seed)
@@ -250,7 +250,9 @@ def main() -> None:
     software = dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__)
     record = dict(benchmark='walking_rules', settings=settings, software=software, results=rows)
     write_atomic(args.out, json.dumps(record, indent=2) + '\n')
-    print('errors: latency of the derived network before repair, against the budget; regret: loss')
+    print(
+        'errors: latency of the derived network before rounding, against the budget; regret: loss'
+    )
     print(
         f'above the optimum, as a share of that of uniform widths; {args.seeds} seeds; {args.out}'
     )

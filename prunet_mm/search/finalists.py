@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mmengine.dist import all_reduce_params, is_distributed
 
+from prunet_mm.errors import SearchError
 from prunet_mm.search.choosing import exact_paths, most_frequent, values_of
 from prunet_mm.search.rounding import Rounding, round_widths
 from prunet_mm.search.settle import mean_and_error, settled_path
@@ -61,18 +62,22 @@ def judge_finalists(
         The best one first.
 
     Raises:
-        SearchError: The budget cannot be met.
+        SearchError: No path meets the budget.
     """
     supernet = model.supernet
     settled = settled_path(model, budget_ms, batches[:QUICK])
     values = values_of(supernet, model.scores)
     drawn = exact_paths(supernet, values, budget_ms, model.price_per_ms)
     others = [path for path in most_frequent(drawn, paths) if path != settled]
-    judged = []
+    judged, misfit = [], None
     for path in [settled, *others[: paths - 1]]:
-        for rounding in round_widths(
-            model, path, budget_ms, batches[:QUICK], roundings if path is settled else 1
-        ):
+        most = roundings if path is settled else 1
+        try:
+            rounded = round_widths(model, path, budget_ms, batches[:QUICK], most)
+        except SearchError as error:  # it was chosen at widths that were to follow, and cannot
+            misfit = error
+            continue
+        for rounding in rounded:
             layers = supernet.layers()
             blocks = {layers[n].candidates[path[n]]: w for n, w in rounding.widths.items()}
             with supernet.on(path), at_widths(blocks):
@@ -81,6 +86,8 @@ def judge_finalists(
                 losses = model.task_losses(batches, path)
                 model.train()
             judged.append((path, rounding, losses))
+    if not judged:
+        raise misfit
     judged.sort(key=lambda one: float(one[2].mean()))
     best = judged[0][2]
     return tuple(

@@ -154,6 +154,7 @@ def _rounding(prunodes, nearest, taken, fixed_ms: float, budget_ms: float) -> Ro
             for name, index in taken.items()
             if index + 1 < len((one := prunodes[name]).widths)
         }
+        growing = {at: cost for at, cost in growing.items() if cost > budget_ms - predicted_ms}
         if growing:
             (layer, width) = min(growing, key=growing.get)
             blocked = layer, width, growing[layer, width]

@@ -26,7 +26,7 @@ def measured(bench):
     }
 
 
-def test_the_default_rule_meets_the_budget_before_repair(measured):
+def test_the_default_rule_meets_the_budget_before_rounding(measured):
     assert measured['width', 0.5]['derived_error'] <= 0.03
 
 
@@ -51,7 +51,7 @@ def test_logits_come_near_the_budget_and_beat_uniform_widths(measured, ratio, er
 
 @pytest.mark.parametrize('kind', ['width', 'logits'])
 @pytest.mark.parametrize('ratio', [0.5, 0.2])
-def test_after_repair_the_budget_is_kept_and_used(measured, kind, ratio):
+def test_after_rounding_the_budget_is_kept_and_used(measured, kind, ratio):
     assert 0.98 <= measured[kind, ratio]['used'] <= 1
 
 

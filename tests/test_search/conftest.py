@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import json
+import random
 
 import pytest
 import torch
@@ -48,10 +49,11 @@ NUMBERS = itertools.count()
 HOOKS = dict(
     SearchStateHook={},
     TemperatureHook={},
+    RampHook={},
     PrunodeHook={},
     BlockPruningHook={},
-    LayerPruningHook=dict(threshold=0.95, begin=0.2, interval=2, probes=1),
-    HardenHook={},
+    LayerPruningHook=dict(threshold=0.95, begin=0.2, interval=2, probes=2),
+    SettleHook=dict(interval=1, probes=2),
     HistoryHook={},
     DeriveHook={},
 )
@@ -66,8 +68,8 @@ OPTIONS = dict(
             head=dict(type='LinearClsHead', num_classes=10, in_channels=16),
         ),
         latency=dict(budget_ratio=0.45),
-        # a high price of latency from the start, so that layers are not worth theirs
-        objective=dict(type='AugmentedLagrangian', weight=1.0),
+        # a price of latency from the start, so that some layers are not worth theirs
+        objective=dict(type='AugmentedLagrangian', weight=0.05),
     ),
     train_dataloader=dict(batch_size=16, dataset=dict(serialize_data=False)),
     train_cfg=dict(max_iters=30, warmup_iters=5, architecture_batch_size=16),
@@ -216,3 +218,55 @@ def started():
         return runner
 
     return start
+
+
+@pytest.fixture
+def make_resting(make_search, space):
+    """Build the model of a tiny search before its first step, with a budget at its last target.
+
+    Skips are open and widths searched, on a fine grid by default.
+    """
+    from prunet_mm.search.ramp import BudgetRamp
+
+    def make(options=(), granularity=1):
+        space['stages'] = [stage | dict(granularity=granularity) for stage in space['stages']]
+        model = make_search(options, space=space).model
+        model.ramp = BudgetRamp(model.budget.targets_ms, steps=10, begin=0, jump=True)
+        while not model.ramp.at_last:
+            model.ramp.step(1, model.budget.largest_ms, steady=True)
+        model.supernet.walking = True
+        model.supernet.open_skips()
+        model.supernet.set_gap(0.0)
+        return model.train()
+
+    return make
+
+
+@pytest.fixture
+def teach():
+    """Let the scores of a model learn from paths whose loss is a sum over their choices."""
+
+    def teach(model, losses, doubt=0.1, count=200):
+        """``losses`` by layer and choice, 0 where none is given; scores doubt a tenth of that."""
+        rng, scores = random.Random(0), model.scores
+        for _ in range(count):
+            paths = [model.supernet.draw_path(rng, exploration=1.0) for _ in range(4)]
+            told = [sum(losses.get(pair, 0.0) for pair in path.items()) for path in paths]
+            scores.observe(paths, torch.tensor(told, dtype=torch.float64))
+        scores.spread[0] = scores.mean() @ scores.moment + doubt**2 * scores.spread[1]
+        model.weigh()
+
+    return teach
+
+
+@pytest.fixture
+def set_costs():
+    """Give every candidate one latency in ms, whatever its hidden width."""
+
+    def set_costs(supernet, costs_ms):
+        supernet.fixed_ms = 0.0
+        for name, layer in supernet.layers().items():
+            for candidate, block in layer.candidates.items():
+                block.latency_ms.fill_(costs_ms[name, candidate])
+
+    return set_costs

@@ -36,7 +36,7 @@ def test_two_processes_prune_the_same_and_write_once(root, tiny_config, history,
     (tmp_path / 'witness.py').write_text(WITNESS)
     options = {
         'custom_imports': dict(imports=['prunet_mm', 'witness']),
-        'train_cfg.max_iters': 20,
+        'train_cfg.max_iters': 25,
     }
     config = tiny_config(options, hooks=dict(WitnessHook={}))
     work_dir = tmp_path / 'work'
@@ -78,15 +78,15 @@ def test_two_processes_prune_the_same_and_write_once(root, tiny_config, history,
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=0, equal_nan=True)
 
     rows = history()
-    assert [row['step'] for row in rows] == list(range(6, 21))
-    assert {e['kind'] for row in rows for e in row['events']} >= {'candidate', 'layer'}
+    assert [row['step'] for row in rows] == list(range(6, 26))
+    assert {e['kind'] for row in rows for e in row['events']} >= {'candidate', 'move'}
     spec = NetworkSpec.load(work_dir / 'subnet.json')
     names = {f'stage{layer.stage}' for layer in spec.layers}
     assert names == {name.partition('.')[0] for name in ends[0]['layers']}
     assert len(spec.layers) == len(ends[0]['layers'])
     assert len(list(work_dir.glob('*/vis_data/scalars.json'))) == 1
     assert sorted(path.name for path in work_dir.glob('*.pth')) == [
-        'iter_15.pth',
         'iter_20.pth',
+        'iter_25.pth',
         'searched.pth',
     ]

@@ -135,7 +135,7 @@ def test_deriving_in_the_midst_of_a_search_gives_a_network_of_the_budget(
     assert spec.provenance['predicted_ms'] >= 0.99 * spec.provenance['budget_ms']
 
 
-def test_what_blocked_the_repair_goes_to_the_report(make_search, monkeypatch):
+def test_what_is_known_goes_to_the_report(make_search, monkeypatch):
     told = []
     runner = make_search(hooks=dict(LayerPruningHook=None))
     monkeypatch.setattr(finish, 'write_report', lambda *args: told.append(args) or 'a summary')
@@ -149,7 +149,9 @@ def test_what_blocked_the_repair_goes_to_the_report(make_search, monkeypatch):
     assert outcome.budget_ms == runner.model.budget.budget_ms
     share = outcome.predicted_ms / outcome.budget_ms
     assert share <= 1
-    assert (share < 0.99) == (outcome.blocked is not None)
+    assert (share < 0.99) == (outcome.rounding.blocked is not None)
+    assert outcome.finalists[0].rounding == outcome.rounding
+    assert outcome.derived_loss == pytest.approx(outcome.finalists[0].loss)
     assert outcome.measured is None
     assert sum(outcome.block_ms) == pytest.approx(outcome.predicted_ms)
 

@@ -13,21 +13,24 @@ def seen_images(make_search, monkeypatch):
     def run(options):
         runner = make_search({'train_cfg.max_iters': 12} | options, hooks=dict(DeriveHook=None))
         images = dict(weights=[], architecture=[])
-        steps = dict(weights=runner.model.weight_step, architecture=runner.model.architecture_step)
+        names = ('warm_up_step', 'weight_step', 'architecture_step')
+        steps = {name: getattr(runner.model, name) for name in names}
 
-        def spy(part):
-            def step(batches, wrapper):
+        def spy(name):
+            part = 'architecture' if name == 'architecture_step' else 'weights'
+
+            def step(batches, *args):
                 def noted():
                     for batch in batches:
                         images[part].append([s.sample_idx for s in batch['data_samples']])
                         yield batch
 
-                return steps[part](noted(), wrapper)
+                return steps[name](noted(), *args)
 
             return step
 
-        for part in steps:
-            monkeypatch.setattr(runner.model, f'{part.removesuffix("s")}_step', spy(part))
+        for name in steps:
+            monkeypatch.setattr(runner.model, name, spy(name))
         runner.train()
         return runner, images
 
@@ -74,12 +77,11 @@ class Watch(Hook):
         self.rows = []
 
     def after_train_iter(self, runner, *_, **__):
-        loop, prunodes = runner.train_loop, list(runner.model.supernet.prunodes())
-        fixed = [prunode.fixed_width is not None for prunode in prunodes]
-        self.rows.append((loop.stepped, loop.progress, all(fixed), any(fixed)))
+        loop = runner.train_loop
+        self.rows.append((loop.stepped, loop.progress))
 
 
-def test_warm_up_is_on_the_weights_alone_at_random_widths(make_search):
+def test_warm_up_is_on_the_weights_alone_at_several_networks(make_search, monkeypatch):
     options = {
         'train_cfg.max_iters': 11,
         'train_cfg.warmup_iters': 5,
@@ -88,13 +90,20 @@ def test_warm_up_is_on_the_weights_alone_at_random_widths(make_search):
     runner = make_search(options, hooks=dict(DeriveHook=None))
     watch = Watch()
     runner.register_hook(watch)
+    warmed, warm_up = [], runner.model.warm_up_step
+
+    def warm_up_step(batches, wrapper, networks):
+        warmed.append([sum(widths.values()) for _, widths in networks])
+        return warm_up(batches, wrapper, networks)
+
+    monkeypatch.setattr(runner.model, 'warm_up_step', warm_up_step)
     runner.train()
-    assert [stepped for stepped, *_ in watch.rows] == [i in (5, 8) for i in range(11)]
-    assert [progress for _, progress, *_ in watch.rows[4:]] == pytest.approx(
-        [i / 6 for i in range(7)]
-    )
-    assert all(every for *_, every, _ in watch.rows[:5])
-    assert not any(some for *_, some in watch.rows[5:])
+    assert [stepped for stepped, _ in watch.rows] == [i in (5, 8) for i in range(11)]
+    assert [progress for _, progress in watch.rows[4:]] == pytest.approx([i / 6 for i in range(7)])
+    assert [len(widths) for widths in warmed] == [4] * 5
+    assert all(widths[0] == max(widths) and widths[-1] == min(widths) for widths in warmed)
+    assert len({tuple(widths) for widths in warmed}) > 1
+    assert not any(block.fixed_width for block in runner.model.supernet.prunodes())
 
 
 def test_bad_settings_are_refused(make_search, started):
@@ -102,6 +111,9 @@ def test_bad_settings_are_refused(make_search, started):
         ({'train_cfg.warmup_iters': 30}, 'warmup_iters=30 leaves nothing of max_iters=30'),
         ({'train_cfg.architecture_fraction': 1.0}, 'architecture_fraction: found 1.0'),
         ({'train_cfg.architecture_interval': 0}, 'architecture_interval: found 0'),
+        ({'train_cfg.paths': 1}, 'found paths=1, exploration=0.1; expected at least 2'),
+        ({'train_cfg.exploration': 1.0}, 'found paths=4, exploration=1.0; expected'),
+        ({'train_cfg.ramp': dict(fall=1.0)}, 'train_cfg.ramp: found begin=0.1, fall=1.0'),
     ]:
         with pytest.raises(ConfigError, match=sentence):
             started(make_search(options))
@@ -109,7 +121,7 @@ def test_bad_settings_are_refused(make_search, started):
         started(make_search({'train_cfg.architecture_fraction': 1e-6}))
 
 
-@pytest.mark.parametrize(('part', 'step'), [('weight', 3), ('architecture', 8)])
+@pytest.mark.parametrize(('part', 'step'), [('warm_up', 3), ('weight', 7), ('architecture', 8)])
 def test_a_loss_that_is_not_finite_names_the_step(make_search, monkeypatch, part, step):
     runner = make_search()
     take = getattr(runner.model, f'{part}_step')

@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 import torch
@@ -7,11 +8,13 @@ from mmpretrain.registry import MODELS
 
 from prunet_mm.errors import ConfigError, LatencyTableError, SearchError
 
+BLENDS = {'model.architecture.backbone.sampling': 'softmax'}
 ALL_OPEN = {
-    'width': {},
-    'logits': {'model.architecture.backbone.rule': dict(type='logits')},
+    'width': BLENDS,
+    'logits': BLENDS | {'model.architecture.backbone.rule': dict(type='logits')},
     'gumbel': {'model.architecture.backbone.sampling': 'gumbel'},
-    'accumulated': {
+    'accumulated': BLENDS
+    | {
         'optim_wrapper.weights.accumulative_counts': 2,
         'optim_wrapper.architecture.accumulative_counts': 3,
     },
@@ -22,10 +25,12 @@ ALL_OPEN = {
 def begun(make_search, started):
     """A search before its first step, with every kind of architecture parameter in play."""
 
-    def begin(options=()):
+    def begin(options=BLENDS):
         runner = started(make_search(options))
-        runner.model.supernet.walking = True
-        runner.model.supernet.open_skips()
+        model = runner.model
+        model.supernet.walking = True
+        model.supernet.open_skips()
+        model.ramp.step(10**6, model.budget.largest_ms, steady=True)  # the budget begins to count
         for _ in range(2):  # so that optimisers have a momentum to apply
             weight_step(runner)
             architecture_step(runner)
@@ -40,8 +45,11 @@ def weight_step(runner):
 
 
 def architecture_step(runner):
+    model, rng = runner.model, random.Random(0)
     batches = iter(runner.train_loop.dataloader.probe('architecture', 3))
-    return runner.model.architecture_step(batches, runner.optim_wrapper['architecture'])
+    hard = model.supernet.sampling == 'hard'
+    paths = [model.supernet.draw_path(rng, exploration=1.0) for _ in range(4 if hard else 0)]
+    return model.architecture_step(batches, runner.optim_wrapper['architecture'], paths)
 
 
 def parts(model):
@@ -97,7 +105,7 @@ def test_a_weight_step_touches_no_architecture_parameter(begun, options):
 
 
 def test_the_multiplier_moves_once_an_architecture_step(begun):
-    runner = begun({'optim_wrapper.architecture.accumulative_counts': 3})
+    runner = begun(ALL_OPEN['accumulated'])
     objective = runner.model.objective
     seen = []
     objective.update = seen.append
@@ -149,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(begun, monkeypatch, ste
     before = {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
     good, bad = torch.tensor(1.0, requires_grad=True), torch.tensor(math.nan, requires_grad=True)
     losses = dict(loss_cls=good, loss_box=bad)
-    monkeypatch.setattr(runner.model, '_run_forward', lambda *_, **__: losses)
+    monkeypatch.setattr(runner.model, 'forward', lambda *_, **__: losses)
     with pytest.raises(SearchError, match=r'^The loss is not finite: loss_box = nan\.$'):
         step(runner)
     assert same(before, runner.model.state_dict()) == before.keys()
@@ -160,6 +168,87 @@ def test_an_infinite_latency_term_is_named_too(begun, monkeypatch):
     monkeypatch.setattr(runner.model.objective, 'penalty', lambda ms: ms * math.inf)
     with pytest.raises(SearchError, match='not finite: total = inf'):
         architecture_step(runner)
+
+
+# Hard paths
+
+
+def test_an_architecture_step_judges_all_paths_on_one_batch(begun, monkeypatch):
+    runner = begun({})
+    model, drawn, judged, seen = runner.model, [], [], []
+
+    def batches():
+        for batch in runner.train_loop.dataloader.probe('architecture', 3):
+            drawn.append(batch)
+            yield batch
+
+    losses = model.losses
+    monkeypatch.setattr(model, 'losses', lambda batch: judged.append(batch) or losses(batch))
+    monkeypatch.setattr(model.scores, 'observe', lambda *args: seen.append(args))
+    paths = [model.supernet.draw_path(random.Random(i), 1.0) for i in range(5)]
+    log = model.architecture_step(batches(), runner.optim_wrapper['architecture'], paths)
+    assert len(drawn) == 1
+    assert len(judged) == 5 and all(batch is drawn[0] for batch in judged)
+    ((told, values),) = seen
+    assert told == paths
+    assert float(log['loss']) == pytest.approx(float(values.mean()), rel=1e-5)
+    assert len(set(values.tolist())) > 1
+
+
+def test_a_hard_step_moves_widths_and_scores_alone(begun):
+    runner = begun({})
+    model = runner.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    architecture_step(runner)
+    moved = before.keys() - same(before, model.state_dict())
+    assert {name.split('.')[0] for name in moved} == {'architecture', 'objective', 'scores'}
+    assert {name for name in moved if name.startswith('architecture')} == {
+        name for name in before if name.endswith('.rule.width')
+    }
+
+
+def test_probabilities_follow_scores_and_the_price_of_latency(begun, monkeypatch):
+    model = begun({}).model
+    chances = []
+    for price in (0.0, 1e6):
+        monkeypatch.setattr(type(model), 'price_per_ms', price)
+        model.weigh()
+        chances.append({name: layer.chances() for name, layer in model.supernet.layers().items()})
+    free, dear = chances
+    for name in ('stage1.layer2', 'stage2.layer2'):
+        assert dear[name]['skip'] > 0.99 > free[name]['skip']
+
+
+def test_nothing_drops_in_a_test_and_everything_drops_again_after_it(begun):
+    model = begun({}).model
+    dropout = torch.nn.Dropout(0.5)
+    model.supernet.stem.append(dropout)
+    batches = [dict(inputs=torch.randn(8, 1, 8, 8).mul(50), data_samples=None)]
+    model.train()
+    forward, seen = model.architecture.extract_feat, []
+    model.architecture.loss = lambda inputs, samples: (
+        seen.append(dropout.training) or dict(loss=forward(inputs)[-1].abs().mean())
+    )
+    first, again = (float(model.task_losses(batches)) for _ in range(2))
+    assert first == again
+    assert seen == [False, False]
+    assert dropout.training
+    assert float(model.losses(batches[0])[0]) != first
+
+
+def test_nothing_is_decided_before_the_budget_counts_nor_while_lambda_is_away(make_resting):
+    model = make_resting()
+    assert model.steady
+    model.objective.average.fill_(float(model.objective.multiplier) + 1.0)
+    assert not model.steady and not model.at_rest
+    model.objective.average.copy_(model.objective.multiplier)
+    expected_ms = float(model.supernet.expected_latency_ms())
+    for share, rests in [(1.0, True), (1.009, True), (0.991, True), (1.02, False), (0.98, False)]:
+        model.ramp.now_ms.fill_(expected_ms / share)
+        model.ramp.targets_ms = (float(model.ramp.now_ms),)
+        assert model.at_rest == rests
+    model.ramp.now_ms.fill_(0.0)
+    assert not model.steady
 
 
 def build(make_search, **changes):
@@ -178,7 +267,7 @@ def test_bad_configs_are_refused(make_search):
         build(make_search, architecture__backbone=dict(type='ResNet', depth=18, in_channels=1))
     with pytest.raises(LatencyTableError, match='no latency table nowhere.json'):
         build(make_search, latency__table='nowhere.json')
-    with pytest.raises(ConfigError, match='exactly one of budget_ms and budget_ratio'):
+    with pytest.raises(ConfigError, match='exactly one of budget_ms, budget_ratio, targets_ms'):
         build(make_search, latency__budget_ms=1.0)
     model = build(make_search)
     with pytest.raises(ConfigError, match='SearchLoop'):

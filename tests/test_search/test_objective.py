@@ -131,6 +131,21 @@ def test_a_millisecond_is_worth_what_lambda_pays_for_it():
     assert AugmentedLagrangian(3.0, weight=-0.6).price_per_ms(3.0, 1.0) == 0
 
 
+def test_lambda_is_steady_once_it_stays_near_its_average():
+    objective = AugmentedLagrangian(3.0)
+    assert objective.steady
+    for _ in range(40):
+        objective.update(4.0)
+    assert not objective.steady
+    resumed = AugmentedLagrangian(3.0)
+    resumed.load_state_dict(objective.state_dict())
+    assert not resumed.steady
+    for _ in range(60):
+        resumed.update(3.0)
+    assert resumed.steady
+    assert FixedWeight(3.0).steady
+
+
 # The others
 
 

@@ -35,9 +35,9 @@ def space_of(depths, ops=('irb', 'fused_irb'), kernels=(3, 5)):
 
 
 def search(space, steps, layers_removed=()):
-    """A history such as a search writes: candidates go one by one, then layers, then it hardens.
+    """A history such as a search writes: candidates go one by one, then layers, then it settles.
 
-    Of every layer the first candidate wins; the second one lives until the hardening.
+    Of every layer the first candidate wins; the second one lives until then.
     """
     rng, alive = random.Random(0), {p.name: list(p.candidates) for p in space.positions()}
     rows = []
@@ -175,7 +175,7 @@ def test_a_removed_candidate_ends_in_a_mark(drawn, plot):
     assert ends == [131, 150]
     marks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == 'D']
     assert marks == [131]
-    assert 'removed in hardening' in [text.get_text() for text in drawn[0].legends[0].texts]
+    assert 'removed in settling' in [text.get_text() for text in drawn[0].legends[0].texts]
 
 
 def test_widths_are_a_share_of_the_widest_and_named_in_channels(drawn):

@@ -8,7 +8,9 @@ import pytest
 from prunet_mm.errors import SearchError
 from prunet_mm.latency.measure import Timing
 from prunet_mm.search import report as module
+from prunet_mm.search.finalists import Finalist
 from prunet_mm.search.report import Outcome, pictures, write_report
+from prunet_mm.search.rounding import Rounding
 from prunet_mm.spec import SearchSpace
 
 PICTURES = ['widths.png', 'candidates.png', 'latency.png', 'network.png']
@@ -32,7 +34,7 @@ def row(step, layers, events=(), chance=0.5):
         loss=1.0,
         expected_ms=1.0,
         budget_ms=0.9,
-        multiplier=0.0,
+        multiplier=0.5,
         temperature=1.0,
         widths={
             f'{layer}.{candidate}': dict(expected=12.0, lo=8, hi=16, widest=32)
@@ -49,8 +51,12 @@ def row(step, layers, events=(), chance=0.5):
 
 
 def candidate_gone(layer, probability, kind='candidate'):
-    threshold = dict(threshold=0.4) if kind == 'candidate' else {}
-    return dict(kind=kind, layer=layer, candidate='irb_k5', probability=probability, **threshold)
+    if kind == 'candidate':
+        why = dict(threshold=0.4)
+    else:
+        why = dict(share=0.62, rival='irb_k5', rise=0.0123, rise_se=0.004)
+    event = dict(kind=kind, layer=layer, candidate='irb_k5', probability=probability)
+    return event | dict(multiplier=0.71) | why
 
 
 BOTH, ONE = ['irb_k5', 'irb_k3'], ['irb_k3']
@@ -60,8 +66,10 @@ LAYER_GONE = dict(
     probability=0.41,
     threshold=0.5,
     loss_rise=0.02,
+    loss_rise_se=0.003,
     worth=0.05,
     freed_ms=0.123,
+    multiplier=0.8,
 )
 HISTORY = [
     row(1, {'stage1.layer1': BOTH, 'stage1.layer2': BOTH, 'stage1.layer3': ONE}, chance=0.3),
@@ -149,27 +157,76 @@ def test_an_estimate_is_called_one(words):
 
 
 def test_a_granule_that_does_not_fit_is_named(words):
-    text = words(predicted_ms=0.85, blocked=('stage1.layer2', 24, 0.0625))
+    rounding = Rounding({}, 0.85, blocked=('stage1.layer2', 24, 0.0625))
+    text = words(predicted_ms=0.85, rounding=rounding)
     assert 'stage1.layer2 to 24 channels' in text.replace('\n', ' ')
     assert '0.0625 ms' in text and '0.0500 ms' in text
     assert 'No single granule' not in words()
 
 
-def test_moves_of_repair_are_joined_per_layer(words):
-    moves = [('stage1.layer1', 8, 16), ('stage1.layer2', 32, 24), ('stage1.layer1', 16, 24)]
-    text = words(moves=moves)
-    assert line(text, 'stage1.layer1   ').split()[1:4] == ['8', '->', '24']
-    assert 'Widths moved' not in words()
+def test_rounded_widths_are_listed_and_more_than_one_granule_is_no_convergence(words):
+    moves = (('stage1.layer1', 8, 16), ('stage1.layer2', 32, 24))
+    text = words(rounding=Rounding({}, 0.891, moves, granules=1))
+    assert line(text, 'stage1.layer1   ').split()[1:4] == ['8', '->', '16']
+    assert 'has not converged' not in text
+    text = words(rounding=Rounding({}, 0.891, moves, granules=3))
+    assert 'has not converged to the budget: a layer moved by 3 granules' in text
+    assert 'Widths rounded' not in words(rounding=Rounding({}, 0.891))
+
+
+FINALISTS = [
+    Finalist({'stage1.layer1': 'irb_k3', 'stage1.layer2': 'skip'},
+             Rounding({'stage1.layer1': 16}, 0.891), 1.25),
+    Finalist({'stage1.layer1': 'irb_k5', 'stage1.layer2': 'irb_k3'},
+             Rounding({'stage1.layer1': 8, 'stage1.layer2': 8}, 0.895), 1.5, (0.25, 0.03)),
+]  # fmt: skip
+
+
+def test_finalists_are_listed_the_best_first_if_there_was_a_choice(words):
+    text = words(finalists=FINALISTS)
+    best, other = line(text, '1.2500'), line(text, '1.5000')
+    assert text.index(best) < text.index(other)
+    assert best.endswith('stage1.layer1 irb_k3 16') and '0.8910' in best
+    assert '0.2500 +- 0.0300' in other and 'stage1.layer2 irb_k3 8' in other
+    assert 'Finalists' not in words(finalists=FINALISTS[:1])
+
+
+def test_the_first_sentence_is_whether_the_budget_binds(words):
+    title, _, sentence = words().splitlines()[1:4]
+    assert title == 'The budget' and sentence.startswith('The budget binds: lambda ended at 0.500')
+    free = [one | dict(multiplier=-0.1) for one in HISTORY]
+    assert 'Latency has no price' in words(free)
+
+
+def test_a_frontier_has_a_row_for_every_target(tmp_path, words):
+    assert 'The frontier' not in words()
+    rows = [
+        dict(
+            target_ms=target, predicted_ms=target - 0.01, loss=loss, subnet=f'subnet_{target}.json'
+        )
+        for target, loss in [(0.4, 1.5), (0.9, 1.25)]
+    ]
+    (tmp_path / 'frontier.json').write_text(json.dumps(rows))
+    text = words()
+    assert line(text, '0.4000').split() == [
+        '0.4000',
+        '0.3900',
+        '1.5000',
+        f'{tmp_path}/subnet_0.4.json',
+    ]
+    assert line(text, '0.9000').split()[1:3] == ['0.8900', '1.2500']
 
 
 def test_removals_are_listed_with_step_and_probability(words):
     text = words()
     assert line(text, '2  stage1.layer1').split() == [
-        *('2', 'stage1.layer1', 'irb_k5', '0.300', 'probability', '<', '0.400')
+        *('2', 'stage1.layer1', 'irb_k5', '0.300', '0.710', 'probability', '<', '0.400')
     ]
     layer = line(text, '3  stage1.layer3')
-    assert '0.410' in layer and '+0.0200' in layer and '-0.1230 ms' in layer
-    assert 'choices settled' in line(text, '4  stage1.layer2')
+    for told in ('0.410', '0.800', '+0.0200 +- 0.0030', 'worth 0.0500'):
+        assert told in layer
+    settled = line(text, '4  stage1.layer2')
+    assert 'settled: 62% of the draws, else loss +0.0123 +- 0.0040' in settled
     assert 'Nothing.' in words(HISTORY[:1])
 
 
@@ -199,7 +256,8 @@ def test_the_command_comes_last_and_can_be_copied(tmp_path, words):
 
 def test_it_fits_any_terminal(tmp_path, words):
     text = words(
-        blocked=('stage1.layer2', 24, 0.0625),
+        rounding=Rounding({}, 0.85, blocked=('stage1.layer2', 24, 0.0625)),
+        finalists=FINALISTS,
         table_device='measured on ' + 'a very long name ' * 10,
         measured=Timing(12345.9801, 12345.0098, 300),
     )

@@ -123,7 +123,7 @@ def test_killed_before_between_and_after_removals(
 
 
 def removed(history):
-    return [event for row in history for event in row['events'] if event['kind'] != 'move']
+    return [e for row in history for e in row['events'] if e['kind'] != 'move']
 
 
 def test_what_was_removed_does_not_come_back(make_search, history, tmp_path):
@@ -228,7 +228,7 @@ def checkpoints(work_dir):
 
 def test_killed_while_the_network_is_derived(make_search, whole, assert_same_end, monkeypatch):
     whole({})
-    for name in ('recalibrate', 'save_checkpoint_file'):
+    for name in ('measure_norms', 'save_checkpoint_file'):
         runner = make_search(resume='auto')
         with pytest.MonkeyPatch.context() as patch:
             die_at_call(patch, finish, name, 1)

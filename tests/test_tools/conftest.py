@@ -102,8 +102,8 @@ def short():
         'train_dataloader.batch_size=16',
         'optim_wrapper.architecture.optimizer.lr=0.08',
         'default_hooks.checkpoint.interval=20',
-        'custom_hooks.4.interval=2',
-        'custom_hooks.4.probes=1',
+        'custom_hooks.5.interval=2',
+        'custom_hooks.5.probes=2',
     ]
 
 

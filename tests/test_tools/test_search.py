@@ -161,7 +161,7 @@ def test_a_budget_in_ms_and_a_network_from_a_checkpoint(
 ):
     space, table = digits
     target = ['--latency-target-ms', 0.4 * table.predict_ms(space.largest())]
-    given = options(*short, 'train_cfg.max_iters=20', 'custom_hooks.4.threshold=0.9')
+    given = options(*short, 'train_cfg.max_iters=20', 'custom_hooks.5.threshold=0.9')
     code, _, err = tool('search', DIGITS, *given, *target)
     assert (code, err) == (0, '')
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')

@@ -60,6 +60,21 @@ def test_budgets_that_no_network_meets(refused, options, digits):
         assert 'above 0' in refused(*options(), '--latency-target-ms', target)
 
 
+@pytest.mark.parametrize(
+    ('targets', 'words'),
+    [
+        (['0.5', '0.4'], 'found 0.4 behind 0.5, expected latencies that rise'),
+        (['0.5', '0.5'], 'found 0.5 behind 0.5'),
+        (['0.0001', '0.5'], 'budget of 0.0001 ms is infeasible'),
+        (['0.5', '1e9'], 'budget of 1e+09 ms is infeasible'),
+        (['-1', '0.5'], 'expected numbers above 0'),
+        (['0.5', '--latency-target-ms', '0.4'], '--latency-targets-ms: give one of them'),
+    ],
+)
+def test_targets_that_cannot_be(refused, options, targets, words):
+    assert words in refused(*options(), '--latency-targets-ms', *targets)
+
+
 def test_tables_that_do_not_fit(refused, options, digits, table, tmp_path):
     path = table.partition('=')[2]
     data = digits[1].to_dict()
@@ -136,11 +151,11 @@ def test_a_work_dir_that_holds_a_search(refused, options, tmp_path):
         (['--cfg-options', 'train_cfg.typo=1'], 'typo'),
         (['--cfg-options', 'train_cfg.warmup_iters=500'], 'leaves nothing of max_iters=500'),
         (['--cfg-options', 'model.objective.type=Typo'], 'Typo'),
-        (['--cfg-options', 'custom_hooks.4.threshold=2'], 'a threshold between 0 and 1'),
+        (['--cfg-options', 'custom_hooks.5.threshold=2'], 'a threshold between 0 and 1'),
         (['--seed', '-1'], 'randomness.seed is -1: expected a whole number of at least 0'),
         (['--cfg-options', 'model.latency.budget_ms=abc'], "budget_ms is 'abc': expected a finite"),
         (['--cfg-options', 'model.latency.budget_ratio=nan'], 'budget_ratio is nan: expected'),
-        (['--latency-target-ms', 'nan'], 'exactly one of budget_ms and budget_ratio, and above 0'),
+        (['--latency-target-ms', 'nan'], 'budget_ms: found nan, expected a number above 0'),
         (['--cfg-options', 'space.resolution=16'], 'set model.architecture.backbone.space.res'),
         (['--resume', 'nowhere.pth'], 'nowhere.pth: there is no such checkpoint'),
         (['--derive-only', 'nowhere.pth'], 'nowhere.pth: there is no such checkpoint'),

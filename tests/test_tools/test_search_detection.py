@@ -21,8 +21,8 @@ SHORT = [
     'train_dataloader.dataset.pipeline.2.scale=(64,64)',
     'optim_wrapper.architecture.optimizer.lr=0.3',
     'default_hooks.checkpoint.interval=5',
-    'custom_hooks.4.interval=2',
-    'custom_hooks.4.probes=1',
+    'custom_hooks.5.interval=2',
+    'custom_hooks.5.probes=2',
 ]
 
 

@@ -10,7 +10,7 @@ from prunet_mm.search.finish import conclude
 
 @HOOKS.register_module()
 class DeriveHook(Hook):
-    """Derives the network, repairs it to the budget, and reports, after the last step."""
+    """Derives the best network within the budget, and reports, after the last step."""
 
     priority = 'VERY_LOW'  # after the last checkpoint
 

@@ -26,7 +26,7 @@ class LayerPruningHook(Hook):
 
     Args:
         begin: Point of the architecture phase (0 to 1) at which the skips open.
-        end: Point after which no layer is tested any more; hardening follows.
+        end: Point after which no layer is tested any more; settling follows.
         threshold: Keep coefficient below which a layer is tested.
         probes: Architecture batches in a test, at least 2.
         margin: Standard errors by which the rise has to be below what the latency is worth.

@@ -1,10 +1,17 @@
 import pytest
 
-STEPS = {'train_cfg.max_iters': 25}  # of which 5 warm up
+STEPS = {  # 25, of which 5 warm up, at a price that is steady
+    'train_cfg.max_iters': 25,
+    'model.objective': dict(type='FixedWeight', weight=0.05),
+}
+
+
+def hooks(start, end):
+    return dict(RampHook={}, BlockPruningHook=dict(threshold=dict(start=start, end=end)))
 
 
 def test_removes_for_good_what_falls_below_a_rising_threshold(make_lone_search, history, log):
-    runner = make_lone_search(dict(BlockPruningHook=dict(threshold=dict(start=0, end=0.4))), STEPS)
+    runner = make_lone_search(hooks(0, 0.5), STEPS)
     lines = log(runner)
     before = {name: set(layer.candidates) for name, layer in runner.model.supernet.layers().items()}
     runner.train()
@@ -13,10 +20,12 @@ def test_removes_for_good_what_falls_below_a_rising_threshold(make_lone_search, 
     for row, event in removed:
         layer, name = event['layer'], event['candidate']
         assert event['kind'] == 'candidate'
-        assert event['threshold'] == pytest.approx(0.4 * (row['step'] - 5) / 20)
+        assert event['threshold'] == pytest.approx(0.5 * (row['step'] - 5) / 20)
         assert event['probability'] < event['threshold']
+        assert event['multiplier'] == row['multiplier']
+        assert {'derived_ms', 'derived_loss', 'expected_loss'} <= event.keys()
         assert any(
-            all(text in line for text in (layer, name, f'{event["probability"]:.3f}'))
+            all(text in line for text in (layer, name, f'{event["probability"]:.3f}', 'lambda'))
             for line in lines
         )
         before[layer].remove(name)
@@ -29,7 +38,7 @@ def test_removes_for_good_what_falls_below_a_rising_threshold(make_lone_search, 
 
 
 def test_what_is_removed_is_gone_from_both_optimisers(make_lone_search):
-    runner = make_lone_search(dict(BlockPruningHook={}), STEPS)
+    runner = make_lone_search(hooks(0.6, 0.6), STEPS)
     runner.train()
     alive = {id(parameter) for parameter in runner.model.parameters()}
     seen = set()
@@ -41,8 +50,23 @@ def test_what_is_removed_is_gone_from_both_optimisers(make_lone_search):
     assert all(len(layer.candidates) == 1 for layer in runner.model.supernet.layers().values())
 
 
+def test_while_the_budget_falls_only_what_is_dearer_goes(make_lone_search, monkeypatch):
+    runner = make_lone_search(hooks(0.0, 0.0), STEPS)
+    supernet, ramp_of = runner.model.supernet, lambda: runner.model.ramp
+    seen = []
+
+    def prune_below(threshold, only_dearer=False):
+        seen.append((only_dearer, ramp_of().at_last))
+        return []
+
+    monkeypatch.setattr(supernet, 'prune_below', prune_below)
+    runner.train()
+    assert {at_last for _, at_last in seen} == {True, False}
+    assert all(only_dearer != at_last for only_dearer, at_last in seen)
+
+
 def test_removes_nothing_at_a_threshold_of_zero(make_lone_search, history):
-    runner = make_lone_search(dict(BlockPruningHook=dict(threshold=dict(start=0, end=0))), STEPS)
+    runner = make_lone_search(hooks(0, 0), STEPS)
     runner.train()
     assert all(len(layer.candidates) == 2 for layer in runner.model.supernet.layers().values())
     assert not any(row['events'] for row in history())

@@ -14,9 +14,10 @@ def test_one_row_an_architecture_step_tells_all(make_search, history, tmp_path):
     assert [row['progress'] for row in rows] == pytest.approx([1 / 7, 3 / 7, 5 / 7, 1])
     last, supernet = rows[-1], runner.model.supernet
     assert last['expected_ms'] == float(supernet.expected_latency_ms())
-    assert last['budget_ms'] == runner.model.budget.budget_ms
+    assert last['budget_ms'] == runner.model.ramp.budget_ms
     assert last['multiplier'] == float(runner.model.objective.multiplier)
-    assert last['temperature'] == float(supernet.temperature)
+    assert last['target_ms'] == runner.model.budget.budget_ms
+    assert last['steady'] == runner.model.steady
     for name, layer in supernet.layers().items():
         assert last['probabilities'][name] == pytest.approx(
             dict(zip(layer.candidates, layer.probabilities().tolist(), strict=True))

@@ -1,10 +1,12 @@
 import pytest
 
+BLENDS = {'model.architecture.backbone.sampling': 'softmax'}
+
 
 def test_follows_its_schedule_down(make_lone_search, history):
     cooling = dict(start=2.0, end=0.5, shape='exponential')
     runner = make_lone_search(
-        dict(TemperatureHook=dict(temperature=cooling)), {'train_cfg.max_iters': 17}
+        dict(TemperatureHook=dict(temperature=cooling)), BLENDS | {'train_cfg.max_iters': 17}
     )
     runner.train()
     rows = history()
@@ -19,4 +21,9 @@ def test_follows_its_schedule_down(make_lone_search, history):
 
 def test_without_it_the_temperature_is_one(make_lone_search, history):
     make_lone_search({}, {'train_cfg.max_iters': 7}).train()
+    assert {row['temperature'] for row in history()} == {1.0}
+
+
+def test_hard_paths_have_no_temperature(make_lone_search, history):
+    make_lone_search(dict(TemperatureHook={}), {'train_cfg.max_iters': 7}).train()
     assert {row['temperature'] for row in history()} == {1.0}

@@ -1,0 +1,83 @@
+"""The networks that a search might end in, judged side by side by a loss that is made up."""
+
+import pytest
+import torch
+
+from prunet_mm.errors import SearchError
+from prunet_mm.search import finalists as module
+from prunet_mm.search.finalists import describe, judge_finalists
+from prunet_mm.search.rounding import round_widths
+
+CHOICE = ('stage2.layer1', 'irb_k5')
+
+
+@pytest.fixture
+def model(make_resting, teach, monkeypatch):
+    """Scores in doubt between two kernels; the wider one is far better when it is measured."""
+    model = make_resting()
+    teach(model, {('stage2.layer2', 'skip'): 1.0}, doubt=1.0)
+
+    def task_losses(batches, path=None):
+        width = model.supernet.layers()[CHOICE[0]].candidates[path[CHOICE[0]]].expected_width()
+        loss = (CHOICE not in path.items()) + 1e-3 * abs(width - 30)
+        return torch.tensor([loss + image for image in batches], dtype=torch.float64)
+
+    monkeypatch.setattr(model, 'task_losses', task_losses)
+    monkeypatch.setattr(module, 'measure_norms', lambda *_: None)
+    return model
+
+
+def judge(model, budget_ms=None):
+    return judge_finalists(model, budget_ms or model.budget.budget_ms, [0.0, 1.0, 5.0], [])
+
+
+def test_the_best_by_its_measured_loss_comes_first_and_all_keep_the_budget(model):
+    found, budget_ms = judge(model), model.budget.budget_ms
+    assert len({tuple(one.path.items()) for one in found}) > 1
+    assert len({str(one[:2]) for one in found}) == len(found)  # none twice
+    losses = [one.loss for one in found]
+    assert losses == sorted(losses)
+    assert CHOICE in found[0].path.items()
+    for one in found:
+        assert 0.99 * budget_ms <= one.rounding.predicted_ms <= budget_ms
+        rise, error = one.behind
+        assert rise == pytest.approx(one.loss - losses[0])
+        assert error == pytest.approx(0, abs=1e-9)  # what images have in common is no doubt
+
+
+def test_several_roundings_of_the_settled_path_are_among_them(model):
+    found = judge(model)
+    counts = [sum(one.path == other.path for other in found) for one in found]
+    assert sorted(set(counts)) in ([1, 3], [3])
+
+
+def test_weights_widths_and_choices_stay(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    judge(model)
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+    assert model.training
+    assert not any(block.fixed_width for block in model.supernet.prunodes())
+    assert not any(layer.path for layer in model.supernet.layers().values())
+
+
+def test_a_path_that_cannot_keep_the_budget_is_left_out(model, monkeypatch):
+    def refuse(model, path, *args):
+        if CHOICE in path.items():
+            raise SearchError('too dear')
+        return round_widths(model, path, *args)
+
+    monkeypatch.setattr(module, 'round_widths', refuse)
+    found = judge(model)
+    assert found and not any(CHOICE in one.path.items() for one in found)
+
+
+def test_where_none_can_the_error_says_so(model):
+    with pytest.raises(SearchError, match='At their narrowest hidden widths .* ms, more than'):
+        judge(model, 0.5 * model.budget.smallest_ms)
+
+
+def test_a_finalist_in_a_line(model):
+    best = judge(model)[0]
+    text = describe(best)
+    assert f'stage2.layer1 irb_k5 {best.rounding.widths["stage2.layer1"]}' in text
+    assert 'skip' not in text
