@@ -201,7 +201,7 @@ def a_config() -> dict:
 
     cfg = Config.fromfile(ROOT / DIGITS).to_dict()
     del cfg['custom_imports']
-    return cfg
+    return json.loads(json.dumps(cfg))  # lists in place of tuples, which cannot be changed
 
 
 KINDS = dict(

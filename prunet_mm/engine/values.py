@@ -107,7 +107,7 @@ def check_values(cfg: Config, name: str) -> None:
         ConfigError: Names the first setting, what was found and what is expected.
     """
     for key, loader in _found(cfg, ['*_dataloader']):
-        if isinstance(loader, Mapping) and 'dataset' not in loader:
+        if isinstance(loader, Mapping) and loader.get('dataset') is None:
             raise ConfigError(f'{name}: {key} has no dataset')
     for pattern, allowed in SETTINGS.items():
         for key, value in _found(cfg, pattern.split('.')):

@@ -57,5 +57,6 @@ def test_what_is_fine_or_left_out_passes():
 
 
 def test_a_loader_without_a_data_set_is_refused():
-    with pytest.raises(ConfigError, match='my.py: val_dataloader has no dataset'):
-        check_values(Config(dict(val_dataloader=dict(batch_size=3))), 'my.py')
+    for loader in (dict(batch_size=3), dict(dataset=None)):
+        with pytest.raises(ConfigError, match='my.py: val_dataloader has no dataset'):
+            check_values(Config(dict(val_dataloader=loader)), 'my.py')
