@@ -91,6 +91,7 @@ def main() -> None:
     from mmengine.runner import Runner
 
     from prunet_mm.datasets.layout import require_data
+    from prunet_mm.detection.evaluation import use_exact_metric
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.files import write_atomic
     from prunet_mm.engine.predictions import JsonPredictions, to_json
@@ -98,6 +99,7 @@ def main() -> None:
 
     use_safe_loading()
     require_data(cfg, 'test')
+    use_exact_metric(cfg)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(FittingWeightsHook(whole=True))
     if args.out and args.out_item != 'metrics':
