@@ -83,8 +83,8 @@ def test_predictions_are_drawn_and_written(train, evaluate, scenes, tmp_path):
     samples = json.loads(written.read_text())
     assert [sample['img_id'] for sample in samples] == [1, 2]
     assert len(samples[0]['pred_instances']['bboxes']) == 50
-    assert [path.name for path in drawn.iterdir()] == ['000001.png']  # every second
-    with Image.open(drawn / '000001.png') as picture:
+    assert [path.name for path in drawn.iterdir()] == ['000001.jpg.png']  # every second
+    with Image.open(drawn / '000001.jpg.png') as picture:
         assert picture.size == (2 * 6 * 96, 6 * 96)  # enlarged, annotations on the left
     evaluate(RETINANET, checkpoint, '--out', written, '--tta', options=settings)
     for plain, merged in zip(samples, json.loads(written.read_text()), strict=True):
