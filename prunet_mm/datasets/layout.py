@@ -22,6 +22,7 @@ from prunet_mm.datasets.loader_check import (
     require_separable,
 )
 from prunet_mm.datasets.report import Report
+from prunet_mm.engine.schedule_check import require_schedule
 from prunet_mm.errors import DataError
 
 EMBEDDED = "scikit-learn's digits need no files: see configs/search/prunet_digits.py"
@@ -87,7 +88,9 @@ def check_data(cfg: Mapping, splits: Sequence[str], depth: Depth) -> Iterator[tu
                 evaluated.append(dataset)
                 report.warnings.extend(_shared(report, trained, split))
             yield split, report
-        require_batches(cfg, split, images)
+        batches = require_batches(cfg, split, images)
+        if split == 'train':
+            require_schedule(cfg, batches)
         if split == 'train' and (cfg.get('train_cfg') or {}).get('type') == 'SearchLoop':
             require_separable(loader['dataset'])
 

@@ -55,20 +55,19 @@ def require_num_classes(model: Mapping, dataset: Mapping) -> None:
 
 def _classes_of_type(dataset: Mapping) -> tuple[str, ...] | None:
     """The classes that a data set of ours always has."""
-    from mmengine.registry import DATASETS
-
-    kind = dataset.get('type')
-    known = DATASETS.get(kind) if isinstance(kind, str) and '.' not in kind else kind
-    return (getattr(known, 'METAINFO', None) or {}).get('classes')
+    return (getattr(_class_of(dataset), 'METAINFO', None) or {}).get('classes')
 
 
-def require_batches(cfg: Mapping, split: str, images: Mapping[int, int]) -> None:
+def require_batches(cfg: Mapping, split: str, images: Mapping[int, int]) -> int | None:
     """Checks that a loader gives batches, and at some time no more.
 
     Args:
         cfg: The config.
         split: Of its loaders, the one for this.
         images: Number of images of the data sets that were looked into, by `id` of their configs.
+
+    Returns:
+        The number of batches in an epoch, None if it is not known or has no end.
 
     Raises:
         ConfigError: Says why it does not.
@@ -85,17 +84,21 @@ def require_batches(cfg: Mapping, split: str, images: Mapping[int, int]) -> None
     drops = loader.get('drop_last') or (loader.get('batch_sampler') or {}).get('drop_last')
     if drops and split != 'train':
         raise ConfigError(f'{name}.drop_last leaves images out of an evaluation: set it to False')
-    if not drops or sampler == 'InfiniteSampler' or loop.get('type') == 'SearchLoop':
-        return
+    if sampler == 'InfiniteSampler' or loop.get('type') == 'SearchLoop':
+        return None
     count, batch = _length(loader['dataset'], images), loader.get('batch_size', 1)
+    if count is None:
+        return None
     processes = int(os.environ.get('WORLD_SIZE', 1))
-    if count is not None and math.ceil(count / processes) < batch:
+    of_process = math.ceil(count / processes)
+    if drops and of_process < batch:
         each = f' for each of {processes} processes' if processes > 1 else ''
         raise ConfigError(
             f'{name} has {count} images, which is less than a batch of {batch}{each}, and drops '
-            f'what is no whole batch: set {name}.batch_size to {math.ceil(count / processes)} or '
-            'less, or drop_last=False'
+            f'what is no whole batch: set {name}.batch_size to {of_process} or less, or '
+            'drop_last=False'
         )
+    return of_process // batch if drops else math.ceil(of_process / batch)
 
 
 def _length(dataset: Mapping, images: Mapping[int, int]) -> int | None:
@@ -104,18 +107,28 @@ def _length(dataset: Mapping, images: Mapping[int, int]) -> int | None:
         lengths = [_length(part, images) for part in inner]
         return None if None in lengths else sum(lengths) * dataset.get('times', 1)
     count, indices = images.get(id(dataset)), dataset.get('indices')
-    if count is None and not {'data_root', 'data_prefix', 'ann_file'} & dataset.keys():
+    if count is None:
         count = _built_length(dataset)
     if count is not None and indices is not None:
         return min(count, abs(indices)) if isinstance(indices, int) else len(indices)
     return count
 
 
-def _built_length(dataset: Mapping) -> int:
-    """The length of a data set without files."""
+def _built_length(dataset: Mapping) -> int | None:
+    """The length of a data set of ours, which need no files; None for others."""
+    known = _class_of(dataset)
+    if not getattr(known, '__module__', '').startswith('prunet_mm.'):
+        return None
+    options = {k: v for k, v in dataset.items() if k not in ('type', 'pipeline', 'indices')}
+    return len(known(**options))
+
+
+def _class_of(dataset: Mapping) -> type | None:
+    """The class of a data set that is registered for everyone, as ours are."""
     from mmengine.registry import DATASETS
 
-    return len(DATASETS.build(dict(dataset, pipeline=[], indices=None)))
+    kind = dataset.get('type')
+    return DATASETS.get(kind) if isinstance(kind, str) and '.' not in kind else kind
 
 
 def require_separable(dataset: Mapping) -> None:
