@@ -223,28 +223,24 @@ def _wrong_layout(report: Report, boxes: list[Box]) -> str | None:
             f'{report.path}: all numbers of its {len(boxes)} boxes are between 0 and 1, as shares '
             "of the image's sides: COCO's format has pixels [left, top, width, height]"
         )
-    misfits = [box for box in boxes if not box.inside or _reaches_beyond(box)]
+    misfits = [box for box in boxes if _reaches_beyond(box)]
     share = len(misfits) / len(boxes)
     suspicious = share >= SUSPICIOUS and len(misfits) >= SOME_BOXES
-    told = (
-        f'{report.path}: {len(misfits)} of {len(boxes)} boxes reach beyond their image or lie '
-        'outside of it'
-    )
+    told = f'{report.path}: the areas of its boxes are not those of their numbers'
+    if misfits:
+        told = (
+            f'{report.path}: {len(misfits)} of {len(boxes)} boxes reach beyond their image, the '
+            f'first is annotation {misfits[0].annotation["id"]}'
+        )
     for layout, reading in READINGS.items():
         fitting = sum(
             min(read[2:]) > 0 and _fits(read, box.image)
             for box, read in ((box, reading(*box.annotation['bbox'])) for box in boxes)
         )
         if fitting >= CONVINCING * len(boxes) and (suspicious or _areas_say(boxes, reading)):
-            return (
-                f'{told}, the first is annotation {(misfits or boxes)[0].annotation["id"]}; all '
-                f'would fit as {layout}: write them as [left, top, width, height]'
-            )
+            return f'{told}; all would fit as {layout}: write them as [left, top, width, height]'
     if suspicious and share >= CERTAIN:
-        return (
-            f'{told}, the first is annotation {misfits[0].annotation["id"]}: most likely they were '
-            'made for images of another size'
-        )
+        return f'{told}: most likely they were made for images of another size'
     return None
 
 

@@ -30,7 +30,7 @@ def require_schedule(cfg: Mapping, batches: int | None = None) -> None:
     lengths = _lengths(cfg.get('train_cfg') or {}, batches)
     if not lengths:
         return
-    for name, scheduler in _schedulers(cfg.get('param_scheduler') or []):
+    for name, scheduler in schedulers(cfg.get('param_scheduler') or []):
         _check(f'{name} ({scheduler.get("type")})', scheduler, lengths)
     _check_validation(cfg, lengths)
 
@@ -54,13 +54,13 @@ def _lengths(loop: Mapping, batches: int | None) -> dict[str, Length]:
     return found
 
 
-def _schedulers(config: Mapping | list, name: str = 'param_scheduler') -> Iterator:
+def schedulers(config: Mapping | list, name: str = 'param_scheduler') -> Iterator:
     """Yields every schedule with its place in the config: one, several, or those of a search."""
     if isinstance(config, Mapping) and 'type' in config:
         yield name, config
         return
     for key, part in config.items() if isinstance(config, Mapping) else enumerate(config):
-        yield from _schedulers(part, f'{name}.{key}')
+        yield from schedulers(part, f'{name}.{key}')
 
 
 def _check(name: str, scheduler: Mapping, lengths: Mapping[str, Length]) -> None:

@@ -58,13 +58,14 @@ class FittingWeightsHook(Hook):
             raise CheckpointError(
                 f'{path}: these weights do not fit the model of the config: {why}'
             )
-        if everything and (why := _other_classes(runner, checkpoint)):
+        if (self.whole or runner._resume) and (why := _other_classes(runner, checkpoint)):
             raise CheckpointError(f'{path}: {why}')
 
 
 def _other_classes(runner: Runner, checkpoint: dict) -> str | None:
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    loader = runner.train_dataloader if runner._resume else runner.test_dataloader
+    loop = getattr(runner, '_train_loop' if runner._resume else '_test_loop', None)
+    loader = getattr(loop, 'dataloader', None)
     found = getattr(getattr(loader, 'dataset', None), 'metainfo', {}).get('classes')
     trained = meta.get('classes')
     if not trained or not found or not set(trained) & set(found) or list(trained) == list(found):
