@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunet_mm.datasets.box_check import are_finite, check_boxes
+from prunet_mm.datasets.coco_classes import COCO_CLASSES
 from prunet_mm.datasets.dataset_config import type_name
 from prunet_mm.datasets.image_check import NOTHING, Depth, check_images
 from prunet_mm.datasets.report import Report, some
@@ -49,9 +50,7 @@ def class_names(dataset: Mapping) -> Sequence[str]:
     """
     classes = (dataset.get('metainfo') or {}).get('classes')
     if classes is None:
-        from mmdet.datasets import CocoDataset
-
-        return CocoDataset.METAINFO['classes']
+        return COCO_CLASSES
     if isinstance(classes, str) and Path(classes).is_file():  # mmengine reads it, too
         return Path(classes).read_text().splitlines()
     if isinstance(classes, str):
@@ -224,16 +223,20 @@ def _apply_filter(
         )
 
 
-def _image_folder(dataset: Mapping) -> Path:
-    return Path(dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('img', ''))
-
-
 def _check_images(report: Report, images: list[dict], dataset: Mapping, depth: Depth) -> None:
+    prefix = dataset.get('data_prefix')
+    if not isinstance(prefix, Mapping) or 'img' not in prefix:
+        report.errors.append(
+            f'{report.path}: data_prefix of the data set is {prefix!r}, but has to be a dict with '
+            'the folder of the images as its img'
+        )
+        return
+    folder = Path(dataset.get('data_root') or '', prefix['img'])
     names = [image['file_name'] for image in images]
     for name, count in Counter(names).most_common(1):
         if count > 1:
             report.warnings.append(f'{report.path}: {count} images have the file_name {name!r}')
-    report.files = [os.path.normpath(_image_folder(dataset) / name) for name in names]
+    report.files = [os.path.normpath(folder / name) for name in names]
     sizes = [(image['width'], image['height']) for image in images]
     check_images(report, sizes, dataset.get('pipeline') or (), depth)
 

@@ -120,7 +120,8 @@ def _problem(
     if header.doubtful or decode or math.prod(seen) > LIMITS.get(loader.imdecode_backend, math.inf):
         seen = _decoded_size(path, loader)
     if seen is None:
-        kind = f'{header.format} file' if header.format else 'file'
+        width, height = header.size
+        kind = f'{header.format} file of {width} x {height} pixels' if header.format else 'file'
         return Problem(
             'unreadable',
             f'{path}: is not an image that can be read: the {kind} is none for the '

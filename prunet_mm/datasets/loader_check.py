@@ -116,11 +116,11 @@ def _length(dataset: Mapping, images: Mapping[int, int]) -> int | None:
 
 def _built_length(dataset: Mapping) -> int | None:
     """The length of a data set of ours, which need no files; None for others."""
-    known = _class_of(dataset)
-    if not getattr(known, '__module__', '').startswith('prunet_mm.'):
+    from mmengine.registry import DATASETS
+
+    if not getattr(_class_of(dataset), '__module__', '').startswith('prunet_mm.'):
         return None
-    options = {k: v for k, v in dataset.items() if k not in ('type', 'pipeline', 'indices')}
-    return len(known(**options))
+    return len(DATASETS.build(dict(dataset, pipeline=[], indices=None)))
 
 
 def _class_of(dataset: Mapping) -> type | None:

@@ -2,9 +2,10 @@ import json
 import math
 
 import pytest
+from mmdet.datasets import CocoDataset
 from PIL import Image
 
-from prunet_mm.datasets.coco_check import check_annotations, is_coco
+from prunet_mm.datasets.coco_check import check_annotations, class_names, is_coco
 from prunet_mm.datasets.image_check import HEADERS
 from prunet_mm.errors import DataError
 
@@ -104,6 +105,10 @@ def test_categories_that_differ_from_the_classes(report, dataset, classes, words
     dataset['metainfo']['classes'] = classes
     found = report()
     assert words in only(found.errors, found)
+
+
+def test_cocos_classes_are_those_of_mmdet():
+    assert class_names(dict()) == CocoDataset.METAINFO['classes']
 
 
 def test_classes_are_cocos_where_the_config_has_none(report, dataset):
@@ -219,6 +224,12 @@ def test_images_that_are_missing(report, content, tmp_path):
     assert only(found.errors, found) == (
         f'2 of 3 images of {found.path} are missing, the first is {tmp_path}/images/deeper/1.jpg'
     )
+
+
+@pytest.mark.parametrize('prefix', [None, 'images/', dict(img_path='images/')])
+def test_a_config_that_does_not_say_where_the_images_are(report, dataset, prefix):
+    dataset['data_prefix'] = prefix
+    assert 'has to be a dict with the folder of the images as its img' in report().errors[0]
 
 
 def test_two_entries_for_one_image(report, content):

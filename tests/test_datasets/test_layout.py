@@ -37,7 +37,7 @@ def test_folders_that_are_there_are_fine(root, folders):
 
 
 def test_data_without_folders_need_none():
-    require_data(config(type='Digits', split='train'), 'train')
+    require_data(dict(train_dataloader=dict(dataset=dict(type='Digits', split='train'))), 'train')
 
 
 def test_only_the_splits_that_are_used_are_looked_at():
@@ -163,6 +163,7 @@ def test_what_is_validated_has_to_be_found(tmp_path):
         type='CocoDataset',
         data_root=str(tmp_path),
         ann_file='val.json',
+        data_prefix=dict(img=''),
         metainfo=dict(classes=('cat',)),
     )
     ((_, report),) = check_data(cfg, ['val'], HEADERS)

@@ -113,7 +113,7 @@ class TestSplitOfADataSet:
             lambda: RepeatDataset(Images(20), times=3),
             lambda: ConcatDataset([Images(12), Images(20)]),  # twelve images are in both
             lambda: ClassBalancedDataset(Images(20), oversample_thr=0.9),
-            lambda: ConcatDataset([RepeatDataset(Images(20), times=2)]),
+            lambda: ConcatDataset([dict(type='RepeatDataset', dataset=Images(20), times=2)]),
         ],
     )
     def test_no_image_is_on_both_sides(self, wrap):
