@@ -105,6 +105,62 @@ def test_folders_that_differ_between_splits_stop_every_tool(refused, folders, tm
     assert not (tmp_path / 'work').exists()
 
 
+def corners(scenes):
+    path = scenes / 'annotations/train.json'
+    annotations = json.loads(path.read_text())['annotations']
+    for annotation in annotations:
+        x, y, width, height = annotation['bbox']
+        annotation['bbox'] = [x, y, x + width, y + height]
+    change(path, annotations=annotations)
+
+
+def turned(scenes):
+    path = scenes / 'train/000002.jpg'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((96, 64), 90).convert('RGB').save(path, exif=exif)
+    annotations = scenes / 'annotations/train.json'
+    images = json.loads(annotations.read_text())['images']
+    images[1].update(width=96, height=64)
+    change(annotations, images=images)
+
+
+def of_zero_bytes(scenes):
+    (scenes / 'train/000003.jpg').write_bytes(b'')
+
+
+def half_of_an_image(scenes):
+    path = scenes / 'train/000003.jpg'
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def with_a_byte_order_mark(scenes):
+    path = scenes / 'annotations/train.json'
+    path.write_text(path.read_text(), encoding='utf-8-sig')
+
+
+@pytest.mark.parametrize('name', ['train', 'check_dataset'])
+@pytest.mark.parametrize(
+    ('spoil', 'words'),
+    [
+        (corners, 'would fit as [left, top, right, bottom]'),
+        (turned, '000002.jpg: is read as 64 x 96 pixels, but has 96 x 64 by its annotations'),
+        (of_zero_bytes, '000003.jpg: is a file of zero bytes'),
+        (half_of_an_image, '000003.jpg: is no'),
+        (with_a_byte_order_mark, 'is written as UTF-8 with a byte order mark'),
+    ],
+)
+def test_what_is_wrong_is_found_by_the_tool_and_before_a_training(
+    tool, scenes, of_scenes, tmp_path, name, spoil, words
+):
+    spoil(scenes)
+    work = ['--work-dir', tmp_path / 'work'] if name == 'train' else []
+    code, out, err = tool(name, CONFIG, *work, *of_scenes)
+    assert (code, 'Traceback' in err) == (2, False)
+    assert any(words in line for line in err.splitlines() if line.startswith('error: ')), err
+    assert not (tmp_path / 'work').exists()
+
+
 @pytest.mark.parametrize(('tool_name', 'split'), [('train', 'train'), ('test', 'val')])
 def test_trainings_and_tests_stop_before_they_start(
     refused, scenes, of_scenes, tmp_path, tool_name, split
