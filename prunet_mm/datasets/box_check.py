@@ -240,7 +240,10 @@ def _wrong_layout(report: Report, boxes: list[Box]) -> str | None:
         if fitting >= CONVINCING * len(boxes) and (suspicious or _areas_say(boxes, reading)):
             return f'{told}; all would fit as {layout}: write them as [left, top, width, height]'
     if suspicious and share >= CERTAIN:
-        return f'{told}: most likely they were made for images of another size'
+        return (
+            f'{told}: most likely they were made for images of another size; if not, cut them off '
+            'at the edges'
+        )
     return None
 
 
