@@ -29,21 +29,23 @@ def register_model(cls: type[nn.Module]) -> type[nn.Module]:
     return cls
 
 
-def register_on_lookup(module: str, scope: str = 'mmpretrain') -> None:
-    """Has a package's registry of models import a module when it imports the package's own models.
+def register_on_lookup(module: str, scope: str = 'mmpretrain', kind: str = 'MODELS') -> None:
+    """Has a registry of a package import a module when it imports the package's own classes.
 
     For classes derived from one of those: importing it loads every model there is and with them
-    mmcv's compiled ops. The registry does so when the first model is looked up. Without the package
+    mmcv's compiled ops. The registry does so when the first class is looked up. Without the package
     nothing happens.
 
     Args:
         module: Full name of the module, which registers its classes as it is imported.
         scope: The package, ``'mmpretrain'`` or ``'mmdet'``.
+        kind: The name of its registry.
     """
-    for registry in _model_registries():
-        if registry.scope != scope:
-            continue
-        if registry._imported:
-            import_module(module)
-        else:
-            registry._locations.append(module)
+    try:
+        registry = getattr(import_module(f'{scope}.registry'), kind)
+    except ModuleNotFoundError:
+        return
+    if registry._imported:
+        import_module(module)
+    else:
+        registry._locations.append(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,11 @@ except ImportError as error:  # versions that do not fit, or not installed at al
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# By scope, the hook that draws predictions, ours in its place, and what they call being switched on
-# and the folder to draw into.
+# By scope, the hook that draws predictions, ours in its place with its package, and what they call
+# being switched on and the folder to draw into.
 DRAWING_HOOKS = {
-    'mmpretrain': ('VisualizationHook', 'VisualizationHook', 'enable', 'out_dir'),
-    'mmdet': ('DetVisualizationHook', 'DetectionDrawingHook', 'draw', 'test_out_dir'),
+    'mmpretrain': ('VisualizationHook', 'ClassificationDrawingHook', 'engine', 'enable', 'out_dir'),
+    'mmdet': ('DetVisualizationHook', 'DetectionDrawingHook', 'detection', 'draw', 'test_out_dir'),
 }
 # By scope, what merges the predictions for several views of an image.
 MERGING_MODELS = {
@@ -91,6 +92,7 @@ def main() -> None:
     from mmengine.runner import Runner
 
     from prunet_mm.datasets.layout import require_data
+    from prunet_mm.detection.evaluation import use_exact_metric
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.files import write_atomic
     from prunet_mm.engine.predictions import JsonPredictions, to_json
@@ -98,6 +100,7 @@ def main() -> None:
 
     use_safe_loading()
     require_data(cfg, 'test')
+    use_exact_metric(cfg)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(FittingWeightsHook(whole=True))
     if args.out and args.out_item != 'metrics':
@@ -119,9 +122,8 @@ def draw_predictions(cfg: Config, args: argparse.Namespace) -> None:
     if scope not in DRAWING_HOOKS:
         known = ' and '.join(DRAWING_HOOKS)
         raise ConfigError(f'{cfg.filename}: predictions are drawn for {known}, not for {scope}')
-    known, ours, switch, folder = DRAWING_HOOKS[scope]
-    if scope == 'mmdet':
-        import prunet_mm.detection.drawing_hook  # noqa: F401
+    known, ours, package, switch, folder = DRAWING_HOOKS[scope]
+    import_module(f'prunet_mm.{package}.drawing_hook')
     hook = cfg.default_hooks.get('visualization') or dict(type=known)
     if hook['type'] == known:
         hook = dict(hook, type=ours)

@@ -56,12 +56,14 @@ def main() -> None:
 
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
+    from prunet_mm.detection.evaluation import use_exact_metric
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.schedule_hook import ChangedScheduleHook
     from prunet_mm.engine.weights_hook import FittingWeightsHook
 
     use_safe_loading()
     require_data(cfg, 'train', 'val')
+    use_exact_metric(cfg)
     with cli.resumable(cfg):
         choose_start(cfg, own_start)
         runner = Runner.from_cfg(cfg)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prunet_mm.datasets.coco_check import (
-    annotation_file,
-    class_names,
-    is_coco,
-    require_annotations,
+from prunet_mm.datasets.coco_check import annotation_file, check_annotations, is_coco
+from prunet_mm.datasets.dataset_config import unwrapped
+from prunet_mm.datasets.folder_check import (
+    check_folders,
+    class_folders,
+    compare_folders,
+    image_folder,
+    is_folders,
 )
-from prunet_mm.errors import ConfigError, DataError
+from prunet_mm.datasets.image_check import SAMPLE, Depth
+from prunet_mm.datasets.loader_check import (
+    num_classes,
+    require_batches,
+    require_num_classes,
+    require_separable,
+)
+from prunet_mm.datasets.report import Report
+from prunet_mm.engine.schedule_check import require_schedule
+from prunet_mm.errors import DataError
 
 EMBEDDED = "scikit-learn's digits need no files: see configs/search/prunet_digits.py"
 EMBEDDED_SCENES = (
@@ -23,33 +35,96 @@ EMBEDDED_SCENES = (
 def require_data(cfg: Mapping, *splits: str) -> None:
     """Checks that the files which a config's data sets and evaluators name are there and fit.
 
+    Warns of what is odd in them. Of the images some are opened.
+
     Args:
         cfg: The config. Its ``data_layout`` says what is expected, in words.
         *splits: ``'train'``, ``'val'``, ``'test'``: those that are going to be used; one that the
             config does not have needs nothing.
 
     Raises:
-        DataError: A folder is missing or empty, an annotation file is missing or, in COCO's format,
-            does not fit (`require_annotations`), or it is not the one that is evaluated.
-        ConfigError: The detector tells another number of classes apart than the data set.
+        DataError: A folder is missing or empty, an annotation file is missing or is not the one
+            that is evaluated, or what is in them does not fit.
+        ConfigError: The network tells another number of classes apart than the data set, or a
+            loader has no batch.
     """
+    for _, report in check_data(cfg, splits, SAMPLE):
+        report.require()
+
+
+def check_data(cfg: Mapping, splits: Sequence[str], depth: Depth) -> Iterator[tuple[str, Report]]:
+    """Looks for everything that is wrong with the data sets of a config.
+
+    Args:
+        cfg: The config.
+        splits: As for `require_data`, which takes the same arguments and raises the same errors
+            for what is found before a data set is looked into.
+        depth: How many of the images to open.
+
+    Yields:
+        The split and what was found, for each data set of a kind that can be looked into.
+    """
+    trained: list[str] = []
+    evaluated: list[Mapping] = []
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
-        for dataset in unwrapped(loader['dataset']) if loader else ():
+        if not loader:
+            continue
+        images: dict[int, int] = {}
+        for dataset in unwrapped(loader['dataset']):
             require_files(dataset, cfg.get('data_layout'))
+            require_num_classes(cfg.get('model') or {}, dataset)
             if is_coco(dataset):
-                require_num_classes(cfg.get('model') or {}, dataset)
                 require_same_file(dataset, split, cfg.get(f'{split}_evaluator'))
-                require_annotations(dataset)
+            if dataset in evaluated:  # validation and test are often the same
+                continue
+            report = _check(cfg, split, dataset, depth)
+            if report is None:
+                continue
+            images[id(dataset)] = report.used
+            if split == 'train':
+                trained += report.files
+            else:
+                evaluated.append(dataset)
+                report.warnings.extend(_shared(report, trained, split))
+            yield split, report
+        batches = require_batches(cfg, split, images)
+        if split == 'train':
+            require_schedule(cfg, batches)
+        if split == 'train' and (cfg.get('train_cfg') or {}).get('type') == 'SearchLoop':
+            require_separable(loader['dataset'])
 
 
-def unwrapped(dataset: Mapping) -> Iterator[Mapping]:
-    """Yields the configs of the data sets inside of wrappers, such as `ConcatDataset`."""
-    inner = dataset.get('datasets') or dataset.get('dataset')
-    if inner is None:
-        yield dataset
-    for config in inner if isinstance(inner, list) else [inner] * (inner is not None):
-        yield from unwrapped(config)
+def _check(cfg: Mapping, split: str, dataset: Mapping, depth: Depth) -> Report | None:
+    if is_coco(dataset):
+        # What is validated has to be found, also where its pipeline is one of trainings.
+        as_used = dataset if split == 'train' else dict(dataset, test_mode=True)
+        return check_annotations(as_used, depth)
+    if is_folders(dataset):
+        report = check_folders(dataset, num_classes(cfg.get('model') or {}), depth)
+        report.errors.extend(_unlike_training(cfg, split, dataset))
+        return report
+    return None
+
+
+def _unlike_training(cfg: Mapping, split: str, dataset: Mapping) -> Iterator[str]:
+    """Compares class folders with those for training, where these are on this machine."""
+    loader = cfg.get('train_dataloader')
+    if split == 'train' or not loader or dataset.get('ann_file'):
+        return
+    for trained in unwrapped(loader['dataset']):
+        there = is_folders(trained) and not trained.get('ann_file')
+        if there and image_folder(trained).is_dir() and class_folders(trained):
+            yield from compare_folders(dataset, split, trained, 'train')
+
+
+def _shared(report: Report, trained: list[str], split: str) -> Iterator[str]:
+    shared = sorted(set(report.files).intersection(trained))
+    if shared:
+        yield (
+            f'{report.path}: {len(shared)} of {len(report.files)} images for {split} are trained '
+            f'on as well, so its score says little: the first is {shared[0]}'
+        )
 
 
 def require_files(dataset: Mapping, layout: str | None = None) -> None:
@@ -95,26 +170,6 @@ def require_same_file(dataset: Mapping, split: str, evaluators: list | Mapping |
                 f'{split}_evaluator.ann_file is {evaluated}, but {split}_dataloader reads {read}: '
                 'name the same file'
             )
-
-
-def require_num_classes(model: Mapping, dataset: Mapping) -> None:
-    """Checks that a detector's head has as many classes as a data set.
-
-    Args:
-        model: Config of a detector, or of a search that holds one; others are taken to fit.
-        dataset: Config of a `CocoDataset`.
-
-    Raises:
-        ConfigError: Names both numbers.
-    """
-    head = (model.get('architecture') or model).get('bbox_head')
-    found = head.get('num_classes') if isinstance(head, Mapping) else None
-    expected = len(class_names(dataset))
-    if found not in (None, expected):
-        raise ConfigError(
-            f'bbox_head.num_classes is {found}, but the data set has {expected} classes '
-            '(metainfo.classes)'
-        )
 
 
 def _missing(problem: str, dataset: Mapping, layout: str | None) -> DataError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,49 @@ def split_indices(
     ranks = np.arange(total + 1) * chosen // total
     architecture = ranks[1:] > ranks[:-1]
     return np.sort(by_class[~architecture]), np.sort(by_class[architecture])
+
+
+def split_dataset(
+    dataset: Any, architecture_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits a training set by its images: one that a wrapper repeats is in one part alone.
+
+    Args:
+        dataset: An mmengine data set, or a wrapper of some, such as `RepeatDataset`.
+        architecture_fraction: Share of the images in the second part, between 0 and 1.
+        seed: Of the choice.
+
+    Returns:
+        The indices into ``dataset`` of both parts, as of :func:`split_indices`, which divides the
+        images of a wrapper as it does those of what is wrapped.
+
+    Raises:
+        DataError: One of the parts would be empty.
+    """
+    if not (hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets')):
+        labels = getattr(dataset, 'get_gt_labels', None)
+        return split_indices(labels() if labels else len(dataset), architecture_fraction, seed)
+    samples: dict[Any, list[int]] = {}
+    labels = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        of_image = samples.setdefault(_identity(info), [])
+        if not of_image:
+            labels.append(info.get('gt_label'))
+        of_image.append(index)
+    labelled = all(np.ndim(label) == 0 and label is not None for label in labels)
+    parts = split_indices(labels if labelled else len(labels), architecture_fraction, seed)
+    indices = list(samples.values())
+    return tuple(np.sort(np.concatenate([indices[i] for i in part])) for part in parts)
+
+
+def _identity(info: dict) -> Any:
+    """What two samples of one image have in common: its file or, where it has none, its pixels."""
+    if 'img_path' in info:
+        return os.path.abspath(info['img_path'])
+    if 'img' in info:
+        return np.shape(info['img']), np.asarray(info['img']).tobytes()
+    return info.get('sample_idx')
 
 
 class StreamItem(NamedTuple):
@@ -149,7 +193,13 @@ class StreamDataset(Dataset):
         # mmcv reports by an assertion what a decoder returns nothing for.
         except (OSError, AssertionError, cv2.error) as error:
             reason = ' '.join(f'{type(error).__name__}: {error}'.split())
-            raise DataError(f'training image {item.index} cannot be read: {reason}') from error
+            name = self._name(item.index)
+            raise DataError(f'training image {name} cannot be read: {reason}') from error
+
+    def _name(self, index: int) -> str:
+        """The file of an image, or its number where it has none."""
+        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
+        return str(info.get('img_path', index))
 
 
 @contextlib.contextmanager

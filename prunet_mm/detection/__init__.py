@@ -1,10 +1,11 @@
-"""Neck and head of EfficientDet, registered in mmdet, and checks of whole detectors.
+"""Neck and head of EfficientDet and a metric, registered in mmdet, and checks of whole detectors.
 
-Importing this package loads nothing of mmdet: its registry imports the two when a model is first
-looked up there.
+Importing this package loads nothing of mmdet: its registries import them when a model or a metric
+is first looked up there.
 """
 
 from prunet_mm.registry import register_on_lookup
 
 register_on_lookup('prunet_mm.detection.bifpn', scope='mmdet')
 register_on_lookup('prunet_mm.detection.efficientdet_head', scope='mmdet')
+register_on_lookup('prunet_mm.detection.coco_metric', scope='mmdet', kind='METRICS')

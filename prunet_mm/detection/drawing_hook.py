@@ -15,6 +15,8 @@ from mmdet.structures import DetDataSample
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from prunet_mm.engine.pictures import common_folder, picture_name
+
 MIN_SIDE = 512  # pixels, of the longer side: text has 7 px and more, whatever the image has
 
 
@@ -28,8 +30,15 @@ class DetectionDrawingHook(DetVisualizationHook):
     Takes mmdet's arguments, of which two mean something else in a test:
 
     - ``interval``: the first of this many images is drawn.
-    - ``test_out_dir``: where PNG files with the names of the images go.
+    - ``test_out_dir``: where PNG files go that have the images' paths inside of the folder that
+      holds all of them.
     """
+
+    _folder: str | None = None
+
+    def before_test(self, runner: Runner) -> None:
+        if self.draw:
+            self._folder = common_folder(runner.test_dataloader.dataset)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[DetDataSample]
@@ -44,7 +53,7 @@ class DetectionDrawingHook(DetVisualizationHook):
         factor = max(1, math.ceil(MIN_SIDE / max(image.shape[:2])))
         if factor > 1:
             image, sample = mmcv.imrescale(image, factor), enlarged(sample, factor)
-        name = Path(sample.img_path).stem
+        name = picture_name(sample.img_path, self._folder)
         self._visualizer.add_datasample(
             name,
             image,

@@ -105,6 +105,9 @@ def explain(error: BaseException) -> str | None:
     _, unreadable, path = str(error).rpartition('failed to load image: ')
     if isinstance(error, AssertionError) and unreadable:
         return f'{path.strip()}: is not an image that can be read'
+    # From OpenCV in the same place, of a file that became empty; it does not say which.
+    if '!buf.empty()' in str(error):
+        return 'an image file is empty: tools/check_dataset.py tells which'
     # From a norm behind so many strides that one value per channel is left.
     if isinstance(error, ValueError) and str(error).startswith('Expected more than 1 value per'):
         return (
@@ -242,9 +245,12 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Puts ``--launcher``, ``--resume`` and ``--amp`` to work, and the config's ``torch_threads``.
 
     Raises:
-        ConfigError: Mixed precision or ``sync_bn`` without a CUDA device, or a launcher that cannot
-            be, as in :func:`apply_process_arguments`.
+        ConfigError: Mixed precision or ``sync_bn`` without a CUDA device, schedules that do not fit
+            the training, or a launcher that cannot be, as in :func:`apply_process_arguments`.
     """
+    from prunet_mm.engine.schedule_check import require_schedule
+
+    require_schedule(cfg)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -40,8 +40,15 @@ class JsonPredictions(BaseMetric):
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON; what is neither data, tensors nor arrays is given by its class's name."""
-    return json.dumps(value, default=_plain)
+    """One line of JSON, with null for numbers that are not finite, which it does not have.
+
+    What is neither data, tensors nor arrays is given by its class's name.
+    """
+    try:
+        return json.dumps(value, default=_plain, allow_nan=False)
+    except ValueError:
+        as_python_writes_them = json.dumps(value, default=_plain)
+        return json.dumps(json.loads(as_python_writes_them, parse_constant=lambda _: None))
 
 
 def _plain(value: Any) -> Any:

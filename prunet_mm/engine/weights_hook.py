@@ -10,17 +10,21 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
+from prunet_mm.datasets.report import some
 from prunet_mm.errors import CheckpointError
 
 BACKBONE = 'backbone.'
 
 
 class FittingWeightsHook(Hook):
-    """Checks that what ``load_from`` or ``resume`` has read is for this model.
+    """Checks that what ``load_from`` or ``resume`` has read is for this model and these classes.
 
     mmengine loads what fits, logs the rest and goes on with random weights. Here all has to fit,
     except where a training starts from a checkpoint: then the backbone has to, while necks and
     heads may be new, for other classes for instance. Says nothing about ``init_cfg``.
+
+    A checkpoint names the classes that its outputs stand for. Where the data set has some of these
+    names, it has to have all of them in the same order, or scores would be of other classes.
 
     Args:
         whole: Whether all has to fit, although nothing is resumed.
@@ -55,6 +59,22 @@ class FittingWeightsHook(Hook):
             raise CheckpointError(
                 f'{path}: these weights do not fit the model of the config: {why}'
             )
+        if (self.whole or runner._resume) and (why := _other_classes(runner, checkpoint)):
+            raise CheckpointError(f'{path}: {why}')
+
+
+def _other_classes(runner: Runner, checkpoint: dict) -> str | None:
+    meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    loop = getattr(runner, '_train_loop' if runner._resume else '_test_loop', None)
+    loader = getattr(loop, 'dataloader', None)
+    found = getattr(getattr(loader, 'dataset', None), 'metainfo', {}).get('classes')
+    trained = meta.get('classes')
+    if not trained or not found or not set(trained) & set(found) or list(trained) == list(found):
+        return None
+    return (
+        f'was trained on the classes {some(trained)}, while the data set has {some(found)}: these '
+        'have to be the same, in the same order'
+    )
 
 
 def _has_progress(checkpoint: dict) -> bool:

@@ -216,15 +216,18 @@ def test_distilling_configs_teach_with_a_teacher_of_the_published_size(path):
     assert scaled[1] == pytest.approx(cfg.data_preprocessor.std)
 
 
-def test_a_config_without_a_teacher_trains_without_timm(run_python, imagenet, tmp_path):
+def test_a_config_without_a_teacher_trains_without_timm(run_python, images, tmp_path):
+    root = images(['train', 'val'], '.JPEG', (300, 400), per_class=1, classes=5)
     NetworkSpec.from_dict(small_arch(stride=2)).save(tmp_path / 'small.json')
     options = [
         f'model.backbone.arch={tmp_path}/small.json',
         'model.neck.in_channels=16',
+        'model.head.num_classes=5',
+        'data_preprocessor.num_classes=5',
         'train_cfg.max_epochs=1',
     ]
     for loader in ('train_dataloader', 'val_dataloader'):
-        options += [f'{loader}.dataset.data_root={imagenet}', f'{loader}.batch_size=2']
+        options += [f'{loader}.dataset.data_root={root}', f'{loader}.batch_size=3']
         options += [f'{loader}.num_workers=0']
     code = f"""
 import runpy, sys

@@ -2,9 +2,11 @@ import json
 import math
 
 import pytest
+from mmdet.datasets import CocoDataset
 from PIL import Image
 
-from prunet_mm.datasets.coco_check import check_annotations, is_coco, require_annotations
+from prunet_mm.datasets.coco_check import check_annotations, class_names, is_coco
+from prunet_mm.datasets.image_check import HEADERS
 from prunet_mm.errors import DataError
 
 
@@ -18,7 +20,11 @@ def content():
     """A file without a flaw; tests bring one in."""
     return dict(
         images=[dict(id=i, file_name=f'{i}.jpg', width=64, height=48) for i in (1, 2, 3)],
-        annotations=[annotation(1), annotation(2), annotation(3, image_id=2, category_id=4)],
+        annotations=[
+            annotation(1),
+            annotation(2, bbox=[30, 20, 34, 28], area=952),
+            annotation(3, image_id=2, category_id=4),
+        ],
         categories=[dict(id=7, name='cat'), dict(id=4, name='dog')],
     )
 
@@ -56,9 +62,9 @@ def only(sentences, report):
 
 
 def test_what_is_right_is_counted(report):
-    found = report(open_images=True)
+    found = report(depth=HEADERS)
     assert (found.errors, found.warnings) == ([], [])
-    assert (found.images, found.boxes) == (3, dict(cat=2, dog=1))
+    assert (found.images, found.counts) == (3, dict(cat=2, dog=1))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,10 @@ def test_categories_that_differ_from_the_classes(report, dataset, classes, words
     assert words in only(found.errors, found)
 
 
+def test_cocos_classes_are_those_of_mmdet():
+    assert class_names(dict()) == CocoDataset.METAINFO['classes']
+
+
 def test_classes_are_cocos_where_the_config_has_none(report, dataset):
     del dataset['metainfo']
     found = report()
@@ -113,14 +123,21 @@ def test_a_text_is_no_list_of_classes_but_may_name_a_file_with_one(report, datas
     assert "metainfo.classes is the text 'cat', which is no file" in report().errors[0]
     (tmp_path / 'classes.txt').write_text('cat\ndog\n')
     dataset['metainfo']['classes'] = str(tmp_path / 'classes.txt')
-    assert report().boxes == dict(cat=2, dog=1)
+    assert report().counts == dict(cat=2, dog=1)
 
 
 def test_categories_that_are_no_classes_are_left_out(report, dataset):
     dataset['metainfo']['classes'] = ('dog',)
     found = report()
     assert "boxes of 'cat' are left out" in only(found.warnings, found)
-    assert (found.errors, found.boxes) == ([], dict(dog=1))
+    assert (found.errors, found.counts) == ([], dict(dog=1))
+
+
+def test_a_class_that_no_training_can_learn(report, content, dataset):
+    content['annotations'].pop()
+    assert "no box is of class 'dog', which cannot be learnt" in report().warnings[0]
+    dataset['test_mode'] = True
+    assert report().warnings == []
 
 
 @pytest.mark.parametrize(
@@ -132,6 +149,9 @@ def test_categories_that_are_no_classes_are_left_out(report, dataset):
         ('images', 'file_name', 7, 'has 7 as its file_name'),
         ('images', 'id', 2, '2 images have the same id 2'),
         ('images', 'id', [1], 'has [1] as its id'),
+        ('images', 'id', True, 'has True as its id'),
+        ('images', 'id', '1', "1 of 3 images have a text as their id, the first '1', the others"),
+        ('images', 'width', 10**400, 'has a width and height'),
         (
             'annotations',
             'bbox',
@@ -144,6 +164,9 @@ def test_categories_that_are_no_classes_are_left_out(report, dataset):
         ('annotations', 'bbox', [1, 2, 3], '1 of 3 boxes are not four finite numbers'),
         ('annotations', 'bbox', [1, 2, 3, math.nan], 'the first is annotation 1'),
         ('annotations', 'area', '200', 'boxes are not four finite numbers'),
+        ('annotations', 'bbox', [1, 2, 3, 10**400], 'boxes are not four finite numbers'),
+        ('annotations', 'ignore', '0', "has '0' as its ignore"),
+        ('annotations', 'iscrowd', '0', "has '0' as its iscrowd"),
         ('categories', 'id', 4, 'every category takes'),
         ('categories', 'name', None, 'every category takes a "name" and, as its "id"'),
     ],
@@ -156,34 +179,9 @@ def test_entries_that_cannot_be_used(report, content, key, field, value, words):
     assert words in only(found.errors, found)
 
 
-@pytest.mark.parametrize(
-    ('fields', 'words', 'cats'),
-    [
-        (
-            dict(bbox=[10, 10, 0, 10]),
-            'have no area, or a side below a pixel, so they are left out',
-            1,
-        ),
-        (dict(bbox=[10, 10, 5, -5]), 'have no area', 1),
-        (dict(area=0), 'have no area', 1),
-        (dict(bbox=[64, 10, 20, 10]), 'lie outside of their image, so they are left out', 1),
-        (dict(bbox=[10, -30, 20, 10]), 'lie outside of their image', 1),
-        (dict(bbox=[50, 10, 20, 10]), 'reach beyond their image', 2),
-        (dict(image_id=9), 'belong to no image', 1),
-        (dict(category_id=9), 'belong to no category', 1),
-    ],
-)
-def test_boxes_that_are_left_out_or_odd(report, content, fields, words, cats):
-    content['annotations'][0] |= fields
-    found = report()
-    assert f'1 of 3 boxes {words}' in only(found.warnings, found)
-    assert 'the first is annotation 1' in found.warnings[0]
-    assert (found.errors, found.boxes) == ([], dict(cat=cats, dog=1))
-
-
 def test_crowds_count_as_nothing_to_learn_from_or_to_find(report, content):
     content['annotations'][0]['iscrowd'] = 1
-    assert report().boxes == dict(cat=1, dog=1)
+    assert report().counts == dict(cat=1, dog=1)
 
 
 @pytest.mark.parametrize(
@@ -203,19 +201,16 @@ def test_evaluation_asks_whether_a_box_is_a_crowd(report, content, dataset, valu
     assert words in only(found.errors, found)
 
 
-def test_a_pixel_beyond_the_image_is_fine(report, content):
-    content['annotations'][0]['bbox'] = [-1, 40, 66, 9]
-    assert report().warnings == []
-
-
-@pytest.mark.parametrize('annotations', [None, [], [annotation(1, bbox=[0, 0, 0, 0])]])
+@pytest.mark.parametrize('annotations', [None, [], [annotation(1, iscrowd=1)]])
 def test_nothing_to_learn_from_is_an_error_and_nothing_to_evaluate_is_not(
     report, content, dataset, annotations
 ):
     content['annotations'] = annotations
     if annotations is None:
         del content['annotations']
-    assert 'not one of its 3 images has a box that could be learnt from' in report().errors[-1]
+    assert any(
+        'not one of its 3 images has a box that could be learnt' in e for e in report().errors
+    )
     dataset['test_mode'] = True
     found = report()
     assert 'could be evaluated' in found.warnings[-1]
@@ -231,27 +226,57 @@ def test_images_that_are_missing(report, content, tmp_path):
     )
 
 
-def test_images_of_another_size_or_kind(report, tmp_path):
-    Image.new('RGB', (48, 64)).save(tmp_path / 'images/1.jpg')  # turned
-    Image.new('RGB', (32, 48)).save(tmp_path / 'images/2.jpg')
-    (tmp_path / 'images/3.jpg').write_text('no image')
+@pytest.mark.parametrize('prefix', [None, 'images/', dict(img_path='images/')])
+def test_a_config_that_does_not_say_where_the_images_are(report, dataset, prefix):
+    dataset['data_prefix'] = prefix
+    assert 'has to be a dict with the folder of the images as its img' in report().errors[0]
+
+
+def test_two_entries_for_one_image(report, content):
+    content['images'][1]['file_name'] = '1.jpg'
+    assert "2 images have the file_name '1.jpg'" in report().warnings[0]
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'name'),
+    [
+        ('utf-8-sig', 'UTF-8 with a byte order mark'),
+        ('utf-16', 'UTF-16'),
+        ('utf-16-le', 'UTF-16'),
+        ('utf-16-be', 'UTF-16'),
+        ('utf-32', 'UTF-32'),
+        ('latin-1', 'something else, with byte 0xe9 in it'),
+    ],
+)
+def test_encodings_that_trainings_do_not_read(content, dataset, tmp_path, encoding, name):
+    content['images'][0]['file_name'] = 'Caf\xe9.jpg'
+    text = json.dumps(content, ensure_ascii=False)
+    (tmp_path / 'train.json').write_bytes(text.encode(encoding))
+    found = check_annotations(dataset)
+    assert f'is written as {name}, which trainings do not read' in only(found.errors, found)
+
+
+def test_a_filter_is_told_of(report, content, dataset):
+    dataset['filter_cfg'] = dict(filter_empty_gt=True, min_size=32)
+    found = report()
+    assert '1 of 3 images are not trained on' in only(found.warnings, found)
+    assert (found.used, found.warnings[0][-4:]) == (2, 'id 3')
+    dataset['filter_cfg'] = dict(min_size=50)
+    assert '3 of 3 images are not trained on' in report().errors[0]
+    dataset['test_mode'] = True
     assert report().errors == []
-    assert report(open_images=True).errors == [
-        f'{tmp_path}/images/2.jpg: has 32 x 48 pixels, but 64 x 48 by its annotations',
-        f'{tmp_path}/images/3.jpg: is not an image that can be read',
-    ]
 
 
 def test_requiring_raises_the_first_error_and_warns(report, content, dataset):
     content['annotations'][0]['bbox'] = [10, 10, 0, 10]
     report()
-    with pytest.warns(UserWarning, match='have no area'):
-        require_annotations(dataset)
+    with pytest.warns(UserWarning, match='have a side below a pixel'):
+        check_annotations(dataset).require()
     content['annotations'][1]['bbox'] = [0]
     content['images'][0]['file_name'] = 'nowhere.jpg'
     report()
     with pytest.warns(UserWarning), pytest.raises(DataError) as caught:
-        require_annotations(dataset)
+        check_annotations(dataset).require()
     assert str(caught.value).endswith('annotation 2 (tools/check_dataset.py lists 1 more)')
 
 

@@ -1,9 +1,11 @@
 import json
 
 import pytest
+from PIL import Image
 
-from prunet_mm.datasets.layout import require_data, unwrapped
-from prunet_mm.errors import ConfigError, DataError
+from prunet_mm.datasets.image_check import HEADERS
+from prunet_mm.datasets.layout import check_data, require_data
+from prunet_mm.errors import DataError
 
 LAYOUT = 'data/train/CLASS/IMAGE.jpg'
 
@@ -11,6 +13,7 @@ LAYOUT = 'data/train/CLASS/IMAGE.jpg'
 @pytest.fixture
 def root(tmp_path):
     (tmp_path / 'train/cat').mkdir(parents=True)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'train/cat/1.png')
     (tmp_path / 'empty').mkdir()
     return tmp_path
 
@@ -34,7 +37,7 @@ def test_folders_that_are_there_are_fine(root, folders):
 
 
 def test_data_without_folders_need_none():
-    require_data(config(type='Digits', split='train'), 'train')
+    require_data(dict(train_dataloader=dict(dataset=dict(type='Digits', split='train'))), 'train')
 
 
 def test_only_the_splits_that_are_used_are_looked_at():
@@ -66,12 +69,6 @@ def test_a_layout_is_not_needed(tmp_path):
         require_data(config(data_root=str(tmp_path / 'nowhere')), 'train')
 
 
-def test_data_sets_inside_of_others_are_found():
-    parts = [dict(type='Digits', split=split) for split in ('train', 'test')]
-    repeated = dict(type='RepeatDataset', times=2, dataset=parts[1])
-    assert list(unwrapped(dict(type='ConcatDataset', datasets=[parts[0], repeated]))) == parts
-
-
 def test_missing_coco_names_the_embedded_example(tmp_path):
     dataset = dict(type='mmdet.CocoDataset', ann_file='train.json')
     with pytest.raises(DataError) as caught:
@@ -99,15 +96,76 @@ def test_predictions_are_compared_with_the_annotations_of_their_images(root):
         require_data(config('val', evaluator, **dataset), 'val')
 
 
+def save(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (8, 8)).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A config of three splits with two class folders each."""
+    for split in ('train', 'val', 'test'):
+        for name in ('cat', 'dog'):
+            save(tmp_path / split / name / f'{split}.png')
+    return {'model': dict(head=dict(num_classes=2))} | {
+        f'{split}_dataloader': dict(
+            dataset=dict(type='CustomDataset', data_root=str(tmp_path), data_prefix=split)
+        )
+        for split in ('train', 'val', 'test')
+    }
+
+
+SPLITS = ('train', 'val', 'test')
+
+
+def test_folders_that_fit_each_other_are_fine(folders, recwarn):
+    require_data(folders, *SPLITS)
+    assert [w for w in recwarn if issubclass(w.category, UserWarning)] == []
+
+
+@pytest.mark.parametrize('used', [('train', 'val'), ('val',)])
+def test_class_folders_that_differ_from_those_for_training(folders, tmp_path, used):
+    (tmp_path / 'val/cat').rename(tmp_path / 'val/ant')
+    with pytest.raises(DataError, match="for val lacks 'cat' and has 'ant' as well"):
+        require_data(folders, *used)
+    if used == ('val',):  # on another machine
+        (tmp_path / 'train').rename(tmp_path / 'gone')
+        require_data(folders, *used)
+
+
 @pytest.mark.parametrize('wrap', [lambda model: model, lambda model: dict(architecture=model)])
-def test_a_head_with_another_number_of_classes_is_refused(root, wrap):
-    (root / 'train.json').touch()
-    metainfo = dict(classes=('cat', 'dog'))
-    dataset = dict(type='CocoDataset', data_root=str(root), ann_file='train.json')
-    cfg = config(metainfo=metainfo, **dataset)
-    cfg['model'] = wrap(dict(bbox_head=dict(num_classes=80)))
-    with pytest.raises(ConfigError, match='num_classes is 80, but the data set has 2 classes'):
-        require_data(cfg, 'train')
-    cfg['model'] = wrap(dict(bbox_head=dict(num_classes=2)))
-    with pytest.raises(DataError, match='is not JSON'):
-        require_data(cfg, 'train')
+def test_folders_and_the_head_of_a_network_or_a_search(folders, wrap):
+    folders['model'] = wrap(dict(head=dict(num_classes=3)))
+    with pytest.raises(DataError, match='has 2 class folders, but the head has num_classes=3'):
+        require_data(folders, 'train')
+
+
+def test_images_in_two_splits(folders):
+    folders['val_dataloader']['dataset']['data_prefix'] = 'train'
+    with pytest.warns(UserWarning, match='2 of 2 images for val are trained on as well'):
+        require_data(folders, *SPLITS)
+
+
+def test_a_data_set_for_two_purposes_is_looked_into_once(folders):
+    folders['test_dataloader'] = folders['val_dataloader']
+    assert [split for split, _ in check_data(folders, SPLITS, HEADERS)] == ['train', 'val']
+
+
+def test_what_is_validated_has_to_be_found(tmp_path):
+    image = dict(id=1, file_name='1.png', width=8, height=8)
+    box = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 4, 4], area=16, iscrowd=0, ignore=1)
+    categories = [dict(id=1, name='cat')]
+    content = dict(images=[image], annotations=[box], categories=categories)
+    (tmp_path / 'val.json').write_text(json.dumps(content))
+    save(tmp_path / '1.png')
+    cfg = config(
+        'val',
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='val.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('cat',)),
+    )
+    ((_, report),) = check_data(cfg, ['val'], HEADERS)
+    assert (report.errors, report.counts) == ([], dict(cat=1))
+    assert 'which evaluations do not ask for' in report.warnings[0]

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import LoadImageFromFile
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import (
+    BaseDataset,
+    ClassBalancedDataset,
+    ConcatDataset,
+    RepeatDataset,
+)
 from mmpretrain.datasets.transforms import ColorJitter, PackInputs, RandomCrop, RandomErasing
 
 from prunet_mm.datasets.streams import (
@@ -16,6 +21,7 @@ from prunet_mm.datasets.streams import (
     StreamSampler,
     build_stream,
     sample_batch,
+    split_dataset,
     split_indices,
 )
 from prunet_mm.errors import DataError
@@ -47,6 +53,9 @@ class Images(BaseDataset):
             dict(img=rng.integers(0, 255, (6, 6, 3), np.uint8), gt_label=i % 2)
             for i in range(self.count)
         ]
+
+    def get_cat_ids(self, idx):
+        return [idx % 4 // 3]
 
 
 def first(count, sampler):
@@ -89,6 +98,55 @@ class TestSplit:
     def test_an_empty_part_is_refused(self, count, fraction):
         with pytest.raises(DataError, match=f'{count} training images cannot be split'):
             split_indices(count, fraction, seed=0)
+
+
+class TestSplitOfADataSet:
+    """Of samples whose images may repeat themselves."""
+
+    @staticmethod
+    def images(dataset, part):
+        return [dataset.get_data_info(int(i))['img'].tobytes() for i in part]
+
+    @pytest.mark.parametrize(
+        'wrap',
+        [
+            lambda: RepeatDataset(Images(20), times=3),
+            lambda: ConcatDataset([Images(12), Images(20)]),  # twelve images are in both
+            lambda: ClassBalancedDataset(Images(20), oversample_thr=0.9),
+            lambda: ConcatDataset([dict(type='RepeatDataset', dataset=Images(20), times=2)]),
+        ],
+    )
+    def test_no_image_is_on_both_sides(self, wrap):
+        dataset = wrap()
+        weights, architecture = split_dataset(dataset, 0.25, seed=0)
+        assert sorted([*weights, *architecture]) == list(range(len(dataset)))
+        assert not set(self.images(dataset, weights)) & set(self.images(dataset, architecture))
+        assert len(set(self.images(dataset, architecture))) == 5
+        for part in (weights, architecture):
+            assert (np.diff(part) > 0).all()
+
+    def test_files_are_told_apart_by_their_paths(self):
+        class Files(Images):
+            def load_data_list(self):
+                return [dict(img_path=f'{i % 7}.png') for i in range(self.count)]
+
+        dataset = RepeatDataset(Files(28), times=2)
+        parts = split_dataset(dataset, 0.3, seed=1)
+        paths = [{dataset.get_data_info(int(i))['img_path'] for i in part} for part in parts]
+        assert [len(of_part) for of_part in paths] == [5, 2]
+
+    def test_without_a_wrapper_it_is_the_split_by_index_and_label(self):
+        dataset = Images(20)
+        dataset.get_gt_labels = lambda: [i % 2 for i in range(20)]
+        found = split_dataset(dataset, 0.2, seed=5)
+        expected = split_indices(dataset.get_gt_labels(), 0.2, seed=5)
+        assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+        repeated = split_dataset(RepeatDataset(dataset, times=2), 0.2, seed=5)[1]
+        assert repeated.tolist() == [*expected[1], *(expected[1] + 20)]
+
+    def test_an_empty_part_is_refused(self):
+        with pytest.raises(DataError, match='2 training images cannot be split'):
+            split_dataset(RepeatDataset(Images(2), times=50), 0.1, seed=0)
 
 
 class TestSampler:
@@ -212,4 +270,14 @@ class TestStream:
         dataset = Images(pipeline=[lambda results: load(results | dict(img_path=str(file)))])
         stream = build_stream(dataset, [6], 1, workers, seed=0, stream='a')
         with stream, pytest.raises(DataError, match=r'\Atraining image 6 cannot be read: .*\Z'):
+            next(stream)
+
+    def test_an_unreadable_image_is_named(self, tmp_path):
+        class Files(Images):
+            def load_data_list(self):
+                return [dict(img_path=str(tmp_path / f'{i}.png')) for i in range(self.count)]
+
+        stream = build_stream(Files(pipeline=[LoadImageFromFile()]), [6], 1, 0, seed=0, stream='a')
+        sentence = f'training image {tmp_path}/6.png cannot be read'
+        with stream, pytest.raises(DataError, match=sentence):
             next(stream)

@@ -46,7 +46,7 @@ def test_every_nth_image_is_drawn_whatever_the_batches(recorder, sample):
     batches = [[sample(f'{i}{j}.png') for j in range(4)] for i in range(2)]
     for number, batch in enumerate(batches):
         hook.after_test_iter(None, number, None, batch)
-    assert [name for name, *_ in recorder.calls] == ['00', '03', '12']
+    assert [name for name, *_ in recorder.calls] == ['00.png', '03.png', '12.png']
 
 
 def test_small_images_are_drawn_larger_with_their_boxes(recorder, sample, tmp_path):
@@ -59,7 +59,7 @@ def test_small_images_are_drawn_larger_with_their_boxes(recorder, sample, tmp_pa
     assert drawn.gt_instances.bboxes.tolist() == [[6, 12, 18, 24]]
     assert drawn.pred_instances.bboxes.tolist() == [[12, 18, 24, 30]]
     assert small.gt_instances.bboxes.tolist() == [[1, 2, 3, 4]]  # what is evaluated stays
-    assert options['out_file'] == str(tmp_path / 'out/small.png')
+    assert options['out_file'] == str(tmp_path / 'out/small.jpg.png')
 
 
 def test_large_images_are_drawn_as_they_are(recorder, sample):

@@ -2,6 +2,8 @@ import errno
 import os
 import re
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -127,6 +129,12 @@ def test_an_image_that_cannot_be_read_is_named(before):
     with pytest.raises(AssertionError) as raised:
         raise AssertionError(f'{before}failed to load image: data/1.jpg\n')
     assert cli.explain(raised.value) == 'data/1.jpg: is not an image that can be read'
+
+
+def test_an_empty_image_leads_to_the_tool_that_tells_which():
+    with pytest.raises(cv2.error) as raised:
+        cv2.imdecode(np.zeros(0, np.uint8), cv2.IMREAD_COLOR)
+    assert 'tools/check_dataset.py tells which' in cli.explain(raised.value)
 
 
 def test_a_batch_too_small_for_a_norm_is_the_configs_fault():

@@ -28,6 +28,11 @@ def test_what_a_detector_says_becomes_json():
     )
 
 
+def test_numbers_that_json_does_not_have_are_null():
+    metrics = {'mAP': np.float64('nan'), 'scores': torch.tensor([0.5, float('inf')]), 'name': 'NaN'}
+    assert to_json(metrics) == '{"mAP": null, "scores": [0.5, null], "name": "NaN"}'
+
+
 def test_one_line_per_sample_and_exact_scores(tmp_path):
     metric = JsonPredictions(tmp_path / 'out.json')
     scores = torch.rand(3, 4)

@@ -28,10 +28,12 @@ class Averaged(BaseTTAModel):
 def check(tmp_path):
     """Let the hook judge what a checkpoint file held."""
 
-    def check(checkpoint, model=None, resume=False, load_from='file.pth', **kwargs):
+    def check(checkpoint, model=None, resume=False, load_from='file.pth', classes=None, **kwargs):
+        data = SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=classes)))
         runner = SimpleNamespace(
             model=model or Classifier(), _resume=resume, _load_from=load_from, work_dir=tmp_path
         )
+        setattr(runner, '_train_loop' if resume else '_test_loop', SimpleNamespace(dataloader=data))
         FittingWeightsHook(**kwargs).after_load_checkpoint(runner, checkpoint)
 
     return check
@@ -116,3 +118,31 @@ def test_the_latest_checkpoint_is_named(check, tmp_path):
 def test_what_are_no_tensors(check, saved):
     with pytest.raises(CheckpointError, match='do not fit the model of the config: '):
         check(saved | {'head.bias': 'text'}, whole=True)
+
+
+@pytest.mark.parametrize('resume', [False, True])
+@pytest.mark.parametrize(
+    ('classes', 'fits'),
+    [
+        (('ape', 'bee', 'cat'), True),
+        (['ape', 'bee', 'cat'], True),
+        (None, True),
+        (('n01', 'n02', 'n03'), True),  # other names for what may be the same
+        (('bee', 'ape', 'cat'), False),
+        (('.ipynb_checkpoints', 'ape', 'bee'), False),
+        (('ape', 'bee'), False),
+    ],
+)
+def test_outputs_stand_for_the_classes_they_were_trained_on(check, saved, resume, classes, fits):
+    meta = progress(epoch=1, iter=2, dataset_meta=dict(classes=('ape', 'bee', 'cat')))
+    options = dict(resume=resume, whole=not resume, classes=classes)
+    if fits:
+        check(dict(state_dict=saved, **meta), **options)
+        return
+    with pytest.raises(CheckpointError, match=r"file.pth: was trained on the classes 'ape', 'bee'"):
+        check(dict(state_dict=saved, **meta), **options)
+
+
+def test_a_training_may_start_from_weights_for_other_classes(check, saved):
+    meta = dict(dataset_meta=dict(classes=('ape', 'bee', 'cat')))
+    check(dict(state_dict=saved, meta=meta), classes=('bee', 'ape'))

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.engine.lock import only_run
@@ -90,8 +91,10 @@ def test_tables_that_do_not_fit(refused, options, digits, table, tmp_path):
 
 def test_a_table_that_does_not_come_with_the_package(refused, tmp_path):
     (tmp_path / 'train/cat').mkdir(parents=True)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'train/cat/1.jpg')
     settings = [
         f'train_dataloader.dataset.data_root={tmp_path}',
+        'model.architecture.head.num_classes=1',
         'train_dataloader.num_workers=0',
         'model.latency.table=h100_trt_fp16_b1',
     ]

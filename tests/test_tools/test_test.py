@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, DefaultScope
+from PIL import Image
 
 import prunet_mm
 from prunet_mm.datasets.digits import Digits
@@ -110,7 +111,40 @@ def test_predictions_are_drawn(tool, checkpoint, tmp_path):
         *('--show-dir', tmp_path / 'drawn', '--interval', 200),
     )
     assert code == 0, err
-    assert {path.name for path in (tmp_path / 'drawn').iterdir()} == {'0_0.png', '200_0.png'}
+    assert {path.name for path in (tmp_path / 'drawn').iterdir()} == {'0.png', '200.png'}
+
+
+FOLDERS = """
+_base_ = '{root}/configs/cls/prunet_digits.py'
+test_dataloader = dict(
+    batch_size=3,
+    dataset=dict(
+        _delete_=True,
+        type='CustomDataset',
+        data_root='{data}',
+        metainfo=dict(classes=tuple('0123456789')),
+        pipeline=[dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')],
+    ),
+)
+"""
+
+
+@pytest.mark.parametrize('args', [[], ['--tta']])
+def test_every_image_has_a_picture_of_its_own(tool, root, checkpoint, tmp_path, args):
+    names = {f'{label}/{name}' for label in range(10) for name in ('1.png', '1.jpg')}
+    for name in names:
+        path = tmp_path / 'data' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((8, 8), 90).save(path)
+    config = tmp_path / 'folders.py'
+    config.write_text(FOLDERS.format(root=root, data=tmp_path / 'data'))
+    drawn = tmp_path / 'drawn'
+    code, _, err = tool(
+        *('test', config, checkpoint, '--work-dir', tmp_path / 'work', '--show-dir', drawn, *args)
+    )
+    assert code == 0, err
+    pictures = {str(path.relative_to(drawn)) for path in drawn.rglob('*') if path.is_file()}
+    assert pictures == {f'{name}.png' for name in names}
 
 
 @pytest.mark.parametrize(
