@@ -22,9 +22,8 @@ except ImportError as error:  # versions that do not fit, or not installed at al
     sys.exit(f'error: {error}')
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
-
     import numpy as np
+    from mmengine.config import Config
 
     from prunet_mm.deploy.agreement import Agreement
     from prunet_mm.deploy.export import Deviation
@@ -220,8 +219,8 @@ def report_agreement(agreements: list[Agreement]) -> None:
             print(f'         scores and boxes of all anchors: {_worst(found.deviations)}')
         if found.boxes:
             print(
-                f'         the same {found.boxes} boxes, IoU {found.iou:.5f} or more, scores within '
-                f'{found.score_error:.1e}'
+                f'         the same {found.boxes} boxes, IoU {found.iou:.5f} or more, '
+                f'scores within {found.score_error:.1e}'
             )
         else:
             print('         mmdet finds no box in them, so nothing is known of their selection')

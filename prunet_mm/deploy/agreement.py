@@ -169,4 +169,3 @@ def _on_the_edge(findings: Findings, index: int, network: Network) -> bool:
     full = len(findings.scores) == selection.limit
     last = findings.scores[-1] if full else selection.score_threshold
     return bool(abs(score - last) < MAX_SCORE_ERROR)
-

@@ -90,7 +90,9 @@ def load_openvino(data: bytes) -> Call:
 
     core = openvino.Core()
     # Without it some CPUs compute in bfloat16.
-    compiled = core.compile_model(core.read_model(data), 'CPU', dict(INFERENCE_PRECISION_HINT='f32'))
+    compiled = core.compile_model(
+        core.read_model(data), 'CPU', dict(INFERENCE_PRECISION_HINT='f32')
+    )
     outputs = compiled.outputs
 
     def call(x: Tensor) -> list[Tensor]:

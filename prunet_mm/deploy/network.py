@@ -149,7 +149,9 @@ def describe(
     if usage is not None:
         return metadata | usage.to_metadata()
     settings = cfg.get('data_preprocessor') or cfg.model.get('data_preprocessor') or {}
-    known = {key: settings[key] for key in ('mean', 'std', 'to_rgb', 'bgr_to_rgb') if key in settings}
+    known = {
+        key: settings[key] for key in ('mean', 'std', 'to_rgb', 'bgr_to_rgb') if key in settings
+    }
     return dict(metadata, preprocessing=json.dumps(known))
 
 

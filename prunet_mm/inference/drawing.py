@@ -14,7 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from prunet_mm.inference.reading import Findings
 
 MIN_SIDE = 512  # pixels, of the longer side: smaller images are enlarged to it
-LETTERS = 36  # heights of a line of text in the longer side, so it stays readable when that is shrunk
+LETTERS = (
+    36  # heights of a line of text in the longer side, so it stays readable when that is shrunk
+)
 MIN_TEXT = 14  # pixels
 GOLDEN = 0.618  # turns of the colour circle from one class to the next: no two of a few are alike
 
@@ -45,9 +47,7 @@ def draw(image: np.ndarray, found: Findings, classes: Sequence[str]) -> np.ndarr
     return np.ascontiguousarray(np.asarray(picture)[..., ::-1])
 
 
-def _draw_boxes(
-    picture: Image.Image, found: Findings, classes: Sequence[str], text: int
-) -> None:
+def _draw_boxes(picture: Image.Image, found: Findings, classes: Sequence[str], text: int) -> None:
     canvas, taken = ImageDraw.Draw(picture), []
     boxes = [tuple(map(float, box)) for box in found.boxes]
     for box, label in reversed(list(zip(boxes, found.labels, strict=True))):  # the best on top

@@ -81,5 +81,6 @@ class Usage:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f'{path}: its metadata is damaged ({type(error).__name__}: {error}): export it again'
+                f'{path}: its metadata is damaged ({type(error).__name__}: {error}): '
+                'export it again'
             ) from error

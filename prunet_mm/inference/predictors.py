@@ -51,9 +51,7 @@ class FixedSize(Predictor):
         call: Maps (1, C, H, W), float32, to its outputs.
     """
 
-    def __init__(
-        self, usage: Usage, call: Callable[[np.ndarray], Sequence[np.ndarray]]
-    ) -> None:
+    def __init__(self, usage: Usage, call: Callable[[np.ndarray], Sequence[np.ndarray]]) -> None:
         self.classes = usage.classes
         self.usage = usage
         self.call = call

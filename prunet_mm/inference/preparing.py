@@ -65,9 +65,7 @@ class Resizing:
             by_scale = mmcv.rescale_size((width, height), tuple(self.scale), return_scale=True)[1]
             factor = min(by_scale, size[1] / width, size[0] / height)
             new = tuple(max(1, int(side * factor + 0.5)) for side in (width, height))
-        return mmcv.imresize(
-            image, new, interpolation=self.interpolation, backend=self.backend
-        )
+        return mmcv.imresize(image, new, interpolation=self.interpolation, backend=self.backend)
 
 
 @dataclass(frozen=True)

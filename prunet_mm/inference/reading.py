@@ -32,9 +32,7 @@ class Findings(NamedTuple):
         keep = self.scores >= score
         return Findings(self.scores[keep], self.labels[keep], self.boxes[keep])
 
-    def unscaled(
-        self, scale: tuple[float, float], content: tuple[int, int]
-    ) -> Findings:
+    def unscaled(self, scale: tuple[float, float], content: tuple[int, int]) -> Findings:
         """In pixels of the image, which lay at this scale in so much of the input."""
         if self.boxes is None:
             return self
@@ -91,7 +89,11 @@ class Selection:
             kept.append(index)
             if len(kept) == self.limit:
                 break
-            rivals = index + 1 + np.flatnonzero(open_[index + 1 :] & (labels[index + 1 :] == labels[index]))
+            rivals = (
+                index
+                + 1
+                + np.flatnonzero(open_[index + 1 :] & (labels[index + 1 :] == labels[index]))
+            )
             open_[rivals] = iou(boxes[index : index + 1], boxes[rivals])[0] <= self.iou_threshold
         return Findings(scores[kept], labels[kept], boxes[kept])
 

@@ -53,9 +53,7 @@ class CocoResults:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the file in one step, an image or an annotation on each line."""
-        parts = dict(
-            images=self.images, categories=self.categories, annotations=self.annotations
-        )
+        parts = dict(images=self.images, categories=self.categories, annotations=self.annotations)
         lists = [
             f'"{key}": [\n' + ',\n'.join(map(json.dumps, values)) + '\n]'
             for key, values in parts.items()

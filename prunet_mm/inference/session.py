@@ -114,9 +114,7 @@ class Session:
 
 
 def _video_writer(path: Path, rate: float, like: np.ndarray) -> cv2.VideoWriter:
-    writer = cv2.VideoWriter(
-        str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, like.shape[1::-1]
-    )
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, like.shape[1::-1])
     if not writer.isOpened():
         raise PrunetError(f'{path}: this OpenCV cannot write videos: take single frames')
     return writer
