@@ -16,6 +16,7 @@ from prunet_mm.errors import DataError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+    from mmengine.dataset import BaseDataset
 
 IMAGES = '.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'
 VIDEOS = '.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg'
@@ -68,8 +69,8 @@ def _is_known(file: Path) -> bool:
     return file.suffix.lower() in IMAGES + VIDEOS and file.is_file()
 
 
-def test_images(cfg: Config, count: int) -> list[Path]:
-    """Some images of a config's test, spread over all of it.
+def test_dataset(cfg: Config) -> BaseDataset:
+    """The data set of a config's test.
 
     Raises:
         DataError: The data is not where the config says.
@@ -81,7 +82,16 @@ def test_images(cfg: Config, count: int) -> list[Path]:
     require_data(cfg, 'test')
     quiet = contextlib.redirect_stdout(io.StringIO())  # pycocotools tells of its index
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), quiet:
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        return DATASETS.build(cfg.test_dataloader.dataset)
+
+
+def test_images(cfg: Config, count: int) -> list[Path]:
+    """Some images of a config's test, spread over all of it.
+
+    Raises:
+        DataError: The data is not where the config says.
+    """
+    dataset = test_dataset(cfg)
     step = max(1, len(dataset) // count)
     numbers = range(0, len(dataset), step)[:count]
     return [Path(dataset.get_data_info(number)['img_path']) for number in numbers]
