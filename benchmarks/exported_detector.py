@@ -26,6 +26,7 @@ from prunet_mm.engine.files import write_atomic
 from prunet_mm.inference.predictors import Predictor, from_config, from_file
 from prunet_mm.inference.reading import Findings
 from prunet_mm.inference.sources import read_image, test_dataset, test_images
+from prunet_mm.latency.device import device_name, software
 
 WARM_UP = 3  # images
 CHECKED = 8
@@ -71,6 +72,8 @@ def compare(cfg, predictors: dict[str, Predictor]) -> dict:
     ratios = [a / b for a, b in zip(*(times[WARM_UP:] for times in times_ms.values()), strict=True)]
     quartiles = statistics.quantiles(ratios, n=4)
     return dict(
+        device=device_name('cpu'),
+        software=software('cpu', ['onnxruntime']),
         images=len(dataset),
         mAP={name: mean_ap(dataset.coco, found) for name, found in results.items()},
         processor_ms=medians,

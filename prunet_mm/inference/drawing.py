@@ -14,10 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from prunet_mm.inference.reading import Findings
 
 MIN_SIDE = 512  # pixels, of the longer side: smaller images are enlarged to it
-LETTERS = (
-    36  # heights of a line of text in the longer side, so it stays readable when that is shrunk
-)
+LETTERS = 45  # lines of text in the longer side: readable when a large picture is shrunk, too
 MIN_TEXT = 14  # pixels
+ROWS = 6  # of labels above and below a box
 GOLDEN = 0.618  # turns of the colour circle from one class to the next: no two of a few are alike
 
 
@@ -90,6 +89,8 @@ def _corners(box: tuple[float, ...], extent: tuple[int, int]) -> Iterator[tuple[
         yield from ((x, top - height), (x, bottom))
     yield from ((right, top), (left - width, top))
     yield from ((left, top), (left, bottom - height))
+    for row in range(1, ROWS):  # away from where others are crowded
+        yield from ((left, bottom + row * height), (left, top - (row + 1) * height))
 
 
 def _inside(

@@ -79,7 +79,7 @@ class Usage:
                 Preparation.from_dict(json.loads(metadata['preprocessing'])),
                 selection and Selection.from_dict(json.loads(selection)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f'{path}: its metadata is damaged ({type(error).__name__}: {error}): '
                 'export it again'

@@ -139,7 +139,7 @@ class Preparation:
 
     @classmethod
     def from_dict(cls, data: Mapping) -> Preparation:
-        """From plain data; TypeError, KeyError or ValueError where it is something else."""
+        """From plain data; AttributeError, KeyError, TypeError or ValueError for anything else."""
         data = {key: tuple(x) if isinstance(x, list) else x for key, x in data.items()}
         if data['channels'] not in CHANNELS:
             raise ValueError(f'channels are {data["channels"]!r}')
@@ -175,7 +175,7 @@ def preparation_of(
         elif kind in ('Resize', 'ResizeEdge') and crop is None and resizing is None:
             resizing = _resizing(cfg, step)
         elif kind == 'CenterCrop' and crop is None:
-            crop = _pair(step['crop_size'])[::-1]
+            crop = tuple(_pair(step['crop_size'])[::-1])
         elif kind not in _IDLE:
             raise _unknown(cfg, step)
     if in_channels == 1:

@@ -10,14 +10,13 @@ from prunet_mm.deploy.formats import FORMATS
 from prunet_mm.engine.cli import load_config
 from prunet_mm.errors import ConfigError, PrunetError, SpecError
 from prunet_mm.inference.reading import Findings
-from prunet_mm.latency.network import settle_norms
 
 RETINANET, EFFICIENTDET = 'retinanet_prunet_digits', 'efficientdet_prunet_digits'
 SIZE = 64
 
 
 @pytest.fixture
-def build(root):
+def build(root, spread_scores):
     """Build a detector whose scores are far apart, in one of its forms."""
 
     def build(name=RETINANET, output='detections', **test_cfg):
@@ -25,10 +24,7 @@ def build(root):
         cfg = load_config(root / f'configs/det/{name}.py')
         cfg.model.test_cfg.update(test_cfg)
         network = build_detector(cfg, output, size=[SIZE])
-        head = network.detector.bbox_head
-        last = head.retina_cls if name == RETINANET else head.class_net.predict.pointwise
-        torch.nn.init.normal_(last.weight, std=1.0)
-        settle_norms(network.module, torch.randn(4, 3, SIZE, SIZE))
+        spread_scores(network.detector, SIZE)
         return network
 
     return build
@@ -54,7 +50,7 @@ def test_boxes_and_scores_of_all_anchors_are_mmdet_s(build, name):
         dict(),
         dict(nms_pre=20),  # fewer than there are anchors
         dict(max_per_img=5),
-        dict(score_thr=0.9),
+        dict(score_thr=0.5),
         dict(nms=dict(type='nms', iou_threshold=0.2)),
     ],
 )

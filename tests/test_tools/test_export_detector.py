@@ -17,16 +17,14 @@ EFFICIENTDET = 'configs/det/efficientdet_prunet_digits.py'
 
 
 @pytest.fixture
-def weights(root, tmp_path):
+def weights(root, tmp_path, spread_scores):
     """Weights of a config's detector that find boxes of many scores."""
 
     def weights(config):
         torch.manual_seed(0)
         detector = model_of(load_config(root / config))
         detector.init_weights()
-        for name, weight in detector.bbox_head.named_parameters():
-            if 'cls' in name or 'class_net.predict' in name:
-                weight.data = 3 * torch.randn_like(weight) if weight.ndim > 1 else weight.data
+        spread_scores(detector)
         torch.save(dict(state_dict=detector.state_dict()), tmp_path / 'weights.pth')
         return tmp_path / 'weights.pth'
 

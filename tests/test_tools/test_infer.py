@@ -15,12 +15,12 @@ CLASSIFIER = 'configs/cls/prunet_digits.py'
 
 
 @pytest.fixture
-def detector(root, tmp_path):
+def detector(root, tmp_path, spread_scores):
     """Weights of a detector that finds boxes of many scores."""
     torch.manual_seed(0)
     model = model_of(load_config(root / DETECTOR))
     model.init_weights()
-    torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=3.0)
+    spread_scores(model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'detector.pth')
     return tmp_path / 'detector.pth'
 
