@@ -133,6 +133,11 @@ def _joined(text: str, model: ModelProto, selection: Selection, classes: int) ->
         model, onnx.parser.parse_model(text), io_map=[(end, end) for end in ends]
     )
     assert tuple(value.name for value in joined.graph.output) == OUTPUTS['detections']
+    versions = {
+        entry.domain: entry.version for entry in joined.opset_import
+    }  # some are there twice
+    del joined.opset_import[:]
+    joined.opset_import.extend(onnx.helper.make_opsetid(*item) for item in versions.items())
     return joined
 
 
