@@ -75,7 +75,7 @@ def compare(cfg, predictors: dict[str, Predictor]) -> dict:
         device=device_name('cpu'),
         software=software('cpu', ['onnxruntime']),
         images=len(dataset),
-        mAP={name: mean_ap(dataset.coco, found) for name, found in results.items()},
+        mAP={name: mean_ap(dataset.ann_file, found) for name, found in results.items()},
         processor_ms=medians,
         mmdet_over_exported=dict(median=quartiles[1], quartiles=[quartiles[0], quartiles[2]]),
     )
@@ -94,11 +94,13 @@ def as_coco(found: Findings, image: int, categories: list[int]) -> list[dict]:
     ]
 
 
-def mean_ap(truth, results: list[dict]) -> float:
+def mean_ap(annotations: str, results: list[dict]) -> float:
     """mAP of boxes over IoU of 0.5 to 0.95, in percent."""
+    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(annotations)
         evaluation = COCOeval(truth, truth.loadRes(results), 'bbox')
         evaluation.evaluate()
         evaluation.accumulate()
