@@ -108,7 +108,7 @@ def main() -> None:
     form, part = FORMATS[args.format], args.part or default_part(cfg)
     opset = require_opset(args.opset or OPSET)
     form.require()
-    path = args.out or default_path(cfg, part, form.suffix)
+    path = args.out or default_path(cfg, part, args, form.suffix)
     cli.require_output(path, '--out', form.suffix)
     use_safe_loading()
     if part == 'model' and is_detector(cfg):
@@ -172,10 +172,15 @@ def require_no_detector_options(cfg: Config, args: argparse.Namespace) -> None:
             )
 
 
-def default_path(cfg: Config, part: str, suffix: str) -> str:
-    """Where the file goes that no name was given for."""
-    name = Path(cfg.filename).stem + ('_backbone' if part == 'backbone' else '')
-    return str(Path(cfg.work_dir, name + suffix))
+def default_path(cfg: Config, part: str, args: argparse.Namespace, suffix: str) -> str:
+    """Where the file goes that no name was given for; each form has a name of its own."""
+    names = [
+        Path(cfg.filename).stem,
+        *['backbone'] * (part == 'backbone'),
+        *['raw'] * (args.output == 'raw'),
+        *['tensorrt'] * (args.nms == 'tensorrt'),
+    ]
+    return str(Path(cfg.work_dir, '_'.join(names) + suffix))
 
 
 def describe(network: Network) -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.errors import PrunetError
+from prunet_mm.errors import DataError, PrunetError
 from prunet_mm.inference.drawing import draw
 from prunet_mm.inference.predictors import Predictor
 from prunet_mm.inference.reading import Findings
@@ -69,6 +69,8 @@ class Session:
                 if writer is None:
                     writer = _video_writer(unfinished, video.rate, picture)
                 writer.write(picture)
+            if writer is None:
+                raise DataError(f'{source.path}: has no frame that can be read')
         finally:
             if writer is not None:
                 writer.release()
