@@ -75,6 +75,23 @@ def synthetic_table():
     return build
 
 
+@pytest.fixture(scope='session')
+def spread_scores():
+    """Give a detector random weights by which it finds boxes of many different scores."""
+    import torch
+
+    from prunet_mm.latency.network import settle_norms
+
+    def spread(detector, size=64):
+        torch.manual_seed(0)
+        head = detector.bbox_head
+        last = head.retina_cls if hasattr(head, 'retina_cls') else head.class_net.predict.pointwise
+        torch.nn.init.normal_(last.weight, std=1.5 / last.weight[0].numel() ** 0.5)
+        settle_norms(detector.eval(), torch.randn(4, 3, size, size))
+
+    return spread
+
+
 @pytest.fixture(autouse=True)
 def fresh_mmengine_globals():
     """Let no logger, scope or visualizer of one test, or call of this, be found in the next."""

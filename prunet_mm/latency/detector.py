@@ -111,6 +111,19 @@ class PostProcessing:
         return torch.empty_like(like).copy_(logits.view(like.shape[1:]))
 
 
+def has_plain_head(detector: nn.Module) -> bool:
+    """Whether one of mmdet's detectors post-processes as its RetinaNet does."""
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+    from mmdet.models.detectors import SingleStageDetector
+
+    head = getattr(detector, 'bbox_head', None)
+    methods = 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process'
+    plain = isinstance(detector, SingleStageDetector) and all(
+        getattr(type(head), method, None) is getattr(BaseDenseHead, method) for method in methods
+    )
+    return plain and getattr(head, 'use_sigmoid_cls', False)
+
+
 def require_plain_head(detector: nn.Module, name: str) -> None:
     """Refuses detectors other than those that `DetectorNetwork` and `PostProcessing` know.
 
@@ -122,15 +135,8 @@ def require_plain_head(detector: nn.Module, name: str) -> None:
         ConfigError: It has several stages or a head that post-processes in a way of its own, or its
             config sets no ``nms_pre``.
     """
-    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-    from mmdet.models.detectors import SingleStageDetector
-
     head = getattr(detector, 'bbox_head', None)
-    methods = 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process'
-    plain = isinstance(detector, SingleStageDetector) and all(
-        getattr(type(head), method, None) is getattr(BaseDenseHead, method) for method in methods
-    )
-    if not plain or not getattr(head, 'use_sigmoid_cls', False):
+    if not has_plain_head(detector):
         raise ConfigError(
             f'{name}: as a whole only detectors are timed that post-process as RetinaNet does, and '
             f'{type(detector).__name__} with {type(head).__name__} does not: leave --whole out'

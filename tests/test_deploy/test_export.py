@@ -20,11 +20,14 @@ def faulty(monkeypatch):
     def break_by(change):
         true = formats.FORMATS['torchscript']
 
+        (runtime,) = true.runtimes
+
         def load(data):
-            call = true.load(data)
+            call = runtime.load(data)
             return lambda x: [change(y) for y in call(x)]
 
-        monkeypatch.setitem(formats.FORMATS, 'torchscript', true._replace(load=load))
+        changed = true._replace(runtimes=(runtime._replace(load=load),))
+        monkeypatch.setitem(formats.FORMATS, 'torchscript', changed)
 
     return break_by
 
@@ -64,6 +67,26 @@ def test_the_network_itself_keeps_its_norms(network, tmp_path):
     assert torch.nn.BatchNorm2d in before
     export(network, 'torchscript', tmp_path / 'network.pt')
     assert [type(module) for module in network.module.modules()] == before
+
+
+def test_every_runtime_that_is_installed_checks_the_file(network, monkeypatch, tmp_path):
+    true = formats.FORMATS['torchscript']
+    (runtime,) = true.runtimes
+    others = (
+        runtime._replace(name='another', package='torch'),
+        runtime._replace(name='absent', package='no_such_package', load=None),
+    )
+    changed = true._replace(runtimes=(runtime, *others))
+    monkeypatch.setitem(formats.FORMATS, 'torchscript', changed)
+    found = export(network, 'torchscript', tmp_path / 'network.pt')
+    assert [one.runtime for one in found] == ['TorchScript'] * 2 + ['another'] * 2
+
+
+def test_an_opset_that_is_not_written_is_one_sentence():
+    assert formats.require_opset(17) == 17
+    for opset in (12, 99):
+        with pytest.raises(ConfigError, match=f'--opset {opset}: .* opset 17 to 23 only'):
+            formats.require_opset(opset)
 
 
 def test_missing_packages_are_named_with_the_command(monkeypatch):

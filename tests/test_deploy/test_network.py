@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from prunet_mm.deploy.network import build_network, default_part
+from prunet_mm.deploy.network import build_network, default_part, is_detector
 from prunet_mm.engine.cli import load_config
 from prunet_mm.errors import CheckpointError, ConfigError, SpecError
 
@@ -113,12 +113,25 @@ def test_outputs_are_those_of_the_config_by_number(config):
     assert json.loads(network.metadata['input_size']) == [16, 24]
 
 
-def test_a_detector_is_exported_as_its_backbone(config):
+def test_classifiers_and_detectors_are_exported_as_a_whole(config):
     cfg = config('configs/det/retinanet_prunet_coco.py')
-    assert default_part(cfg) == 'backbone'
-    assert default_part(config()) == 'model'
+    assert is_detector(cfg) and not is_detector(config())
+    assert default_part(cfg) == default_part(config()) == 'model'
+    headless = config()
+    del headless.model['head']
+    assert default_part(headless) == 'backbone'
     with pytest.raises(ConfigError, match='say --part backbone'):
-        build_network(cfg, 'model')
+        build_network(headless, 'model')
+
+
+def test_classes_have_the_names_of_the_checkpoint_or_the_data(config, saved):
+    assert build_network(config(), 'model').usage.classes == tuple('0123456789')
+    names = [f'number {digit}' for digit in range(10)]
+    path, weights = saved()
+    torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=names))), path)
+    assert build_network(config(), 'model', path).usage.classes == tuple(names)
+    torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=names[1:]))), path)
+    assert build_network(config(), 'model', path).usage.classes == tuple('0123456789')
 
 
 def test_images_that_are_too_small_are_refused(config):

@@ -66,7 +66,7 @@ def deviates(path, module, shape):
 
 def test_onnx_of_a_detector_s_backbone(exported, trained, root):
     module, checkpoint = trained(DETECTOR, 'backbone')
-    path, out = exported(DETECTOR, checkpoint, '--input-size', 128, 64)
+    path, out = exported(DETECTOR, checkpoint, '--part', 'backbone', '--input-size', 128, 64)
     for batch in (1, 2, 5):
         assert deviates(path, module, (batch, 3, 128, 64)) < 1e-4
 
@@ -101,6 +101,11 @@ def test_onnx_of_a_classifier_with_se_swish_and_padding_0(exported, trained):
         assert deviates(path, module, (batch, 3, 64, 64)) < 1e-4
     assert 'output   logits: (batch, 1000), in front of the softmax' in out
     assert 'checked  in ONNX Runtime against PyTorch' in out
+    metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    preparation = json.loads(metadata['preprocessing'])
+    # a crop as large in proportion as in the config
+    assert preparation['resizing']['mode'] == 'edge'
+    assert preparation['size'] == [64, 64] and preparation['channels'] == 'rgb'
     assert f'wrote    {path}' in out
 
 
@@ -136,6 +141,8 @@ def test_random_weights_are_called_so_and_the_file_goes_to_the_work_dir(tool, tm
     [
         (['nowhere.pth'], 'nowhere.pth: there is no such checkpoint'),
         (['--input-size', 1], 'images of 1 pixels: layers[0].stride'),
+        (['--opset', 12], '--opset 12: files are written with opset 17 to 23 only'),
+        (['--output', 'raw'], '--output is for whole detectors, but this exports the classifier'),
         (['--format', 'torchscript'], 'the file is written as .pt, so name it so'),
         (['--cfg-options', 'model.backbone.arch=prunet_p9'], 'no network "prunet_p9" in the zoo'),
     ],

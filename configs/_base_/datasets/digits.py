@@ -3,7 +3,8 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=8, padding=1),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='PackInputs')]
+# what the digits are already, so that networks can be tried on photographs
+test_pipeline = [dict(type='Gray'), dict(type='Resize', scale=(8, 8)), dict(type='PackInputs')]
 
 # mean and standard deviation of the training images
 data_preprocessor = dict(mean=[77.89], std=[95.87], num_classes=10)

@@ -1,0 +1,1 @@
+"""Pictures through a trained network: prepared, run, read, drawn and written down."""
