@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build mmengine's runner from config and command line, search, and report."""
     args = parse_args()
-    cfg = cli.load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = cli.load_config(args.config, args.cfg_options, args.work_dir, first='search')
     cli.require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     cli.apply_run_arguments(cfg, args)
     for part in ('val', 'test'):  # a search never sees the images that judge its network

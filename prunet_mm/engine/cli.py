@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunet_mm.engine.shipped import find_config, in_this_command
 from prunet_mm.errors import ConfigError, PrunetError
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ def resumable(cfg: Config) -> Iterator[None]:
         path = str(cfg.get('load_from'))
         resume = {'--resume', path, f'--resume={path}'}
         argv = [argument for argument in sys.argv if argument not in resume]
-        command = shlex.join([Path(sys.executable).name, *argv, '--resume'])
+        program, *arguments = argv
+        words = [Path(sys.executable).name, program] if program.endswith('.py') else program.split()
+        command = shlex.join([*words, *arguments, '--resume'])
         raise KeyboardInterrupt(f'{str(interrupt) or "interrupted"}; to go on: {command}') from None
 
 
 def _exit(line: str, code: int) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(in_this_command(line), file=sys.stderr, flush=True)
     raise SystemExit(code) from None
 
 
@@ -134,7 +137,7 @@ def _raised_in(error: BaseException, *folders: str) -> bool:
 def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that all commands on a config have in common."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='the config file')
+    parser.add_argument('config', help='a config file, or the name of a config that is shipped')
     parser.add_argument(
         '--work-dir', help='folder for logs and results; by default work_dirs/ and the config name'
     )
@@ -188,21 +191,24 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(
-    path: str | os.PathLike, cfg_options: dict | None = None, work_dir: str | None = None
+    path: str | os.PathLike,
+    cfg_options: dict | None = None,
+    work_dir: str | None = None,
+    first: str = 'cls',
 ) -> Config:
     """Reads a config, with everything of this package registered.
 
     Args:
-        path: The config file.
+        path: The config file, or what :func:`prunet_mm.engine.shipped.find_config` knows by name.
         cfg_options: Settings that replace those of the file, by dotted name.
         work_dir: Replaces the config's, which in turn replaces ``work_dirs/<name of the file>``.
+        first: Which folder of the shipped configs a name is looked for in first.
 
     Raises:
         ConfigError: The file or one of its bases is missing, does not run, or an option does not
             fit into it.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'{path}: there is no such config file')
+    path = find_config(str(path), first)
     from mmengine.config import Config
 
     import prunet_mm
@@ -217,8 +223,21 @@ def load_config(
     except (KeyError, TypeError) as error:
         raise ConfigError(f'--cfg-options do not fit {path}: {_one_line(error)}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    _forget_scope(cfg._cfg_dict)
     _import_ours(cfg)
     return cfg
+
+
+def _forget_scope(config: object) -> None:
+    """Leaves what comes from a base ``prunet_mm::...`` to the default scope, as all our configs.
+
+    mmengine takes the package for the name of its registries; ours are in mmpretrain's and mmdet's.
+    """
+    if isinstance(config, dict) and config.get('_scope_') == 'prunet_mm':
+        del config['_scope_']
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, (dict, list, tuple)):
+            _forget_scope(value)
 
 
 def _import_ours(cfg: Config) -> None:
