@@ -47,6 +47,7 @@ def main() -> None:
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.engine.screen import screen
     from prunet_mm.search import SearchRunner
     from prunet_mm.search.history import FILE_NAME
 
@@ -58,7 +59,7 @@ def main() -> None:
             'or choose another --work-dir.'
         )
     require_data(cfg, 'train')
-    with cli.resumable(cfg):
+    with cli.resumable(cfg), screen(args.verbose):
         runner = SearchRunner.from_cfg(cfg)
         require_channels_fit(runner.model)
         require_weights(runner.model)

@@ -148,6 +148,11 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         default='none',
         help='how the processes of a distributed run were started',
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='show what else the log file gets: environment, config, hooks, warnings',
+    )
     # torch.distributed.launch passes the rank as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser

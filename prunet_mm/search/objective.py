@@ -12,7 +12,7 @@ import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-OBJECTIVES = Registry('latency objective')
+OBJECTIVES = Registry('latency objective', locations=['prunet_mm.search.objective'])
 
 
 class LatencyObjective(nn.Module):
