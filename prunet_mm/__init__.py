@@ -18,6 +18,7 @@ _REGISTERING_MODULES = (
     'prunet_mm.models',
     'prunet_mm.detection',
     'prunet_mm.datasets',
+    'prunet_mm.engine.bf16_optim_wrapper',
     'prunet_mm.engine.checkpoint_hook',
     'prunet_mm.engine.loss_hook',
     'prunet_mm.engine.rmsprop_tf',

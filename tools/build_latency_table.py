@@ -12,13 +12,13 @@ import argparse
 from pathlib import Path
 
 from prunet_mm.engine.cli import load_config, require_output, run
+from prunet_mm.engine.progress import progress_bar
 from prunet_mm.errors import ConfigError
 from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.cli import (
     Settings,
     add_measuring_arguments,
     at_least,
-    progress_bar,
     space_summary,
 )
 from prunet_mm.latency.table import shipped

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prunet_mm.engine.progress import with_progress
 from prunet_mm.errors import DataError
 
 IMAGE_FIELDS = {'id', 'file_name', 'width', 'height'}
@@ -267,6 +268,7 @@ def _check_images(report: Report, images: list[dict], folder: Path, open_them: b
             f'{missing[0]}'
         )
     elif open_them:
+        images = with_progress(images, len(images), f'opening the images of {report.path}')
         report.errors.extend(filter(None, (_image_problem(folder, image) for image in images)))
 
 

@@ -191,7 +191,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help='go on from this checkpoint, without a path from the latest one in the work dir',
     )
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision; needs a CUDA device'
+        '--amp',
+        nargs='?',
+        const='float16',
+        choices=['float16', 'bfloat16'],
+        help='automatic mixed precision: float16 (the default) needs a CUDA device, bfloat16 a '
+        'device that computes in it, which some CPUs do',
     )
 
 
@@ -283,8 +288,11 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.amp:
-        for wrapper in optim_wrappers(cfg):
+    for wrapper in optim_wrappers(cfg) if args.amp else ():
+        if args.amp == 'bfloat16':
+            wrapper.type = 'Bf16OptimWrapper'
+            wrapper.pop('loss_scale', None)
+        else:
             wrapper.type = 'AmpOptimWrapper'
             wrapper.setdefault('loss_scale', 'dynamic')
     if any(wrapper.get('type') == 'AmpOptimWrapper' for wrapper in optim_wrappers(cfg)):

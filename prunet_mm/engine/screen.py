@@ -23,7 +23,8 @@ from prunet_mm.engine.shipped import in_this_command
 OURS = Path(__file__).resolve().parents[1]
 # Whoever logs is looked for behind these; `print_log` is of mmengine for everybody.
 LOGGING = *(os.path.dirname(one.__file__) for one in (logging, mmengine.logging)), __file__
-DECIDING = 'early_stopping_hook.py'  # of mmengine, and yet something that a person has to know
+# Of other packages, and yet something that a person has to know: an early end, results by class.
+DECIDING, TABLE = 'early_stopping_hook.py', '\n+--'
 
 
 class Screen(logging.Handler):
@@ -112,7 +113,7 @@ class Screen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Shows a record, if it is for the screen."""
-        if record.levelno < logging.ERROR and not _is_ours():
+        if record.levelno < logging.ERROR and not _is_shown(record):
             self._count(record.levelno, record.getMessage())
             return
         prefix = f'{record.levelname.lower()}: ' if record.levelno > logging.INFO else ''
@@ -177,10 +178,10 @@ def screen(verbose: bool = False) -> Iterator[None]:
         Screen.current = None
 
 
-def _is_ours() -> bool:
-    """Whether it is code of this package that logs."""
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Whether it is code of this package that logs, or what is logged is a result."""
     frame = sys._getframe()
     while frame is not None and frame.f_code.co_filename.startswith(LOGGING):
         frame = frame.f_back
     path = Path(frame.f_code.co_filename) if frame else Path()
-    return path.is_relative_to(OURS) or path.name == DECIDING
+    return path.is_relative_to(OURS) or path.name == DECIDING or TABLE in record.getMessage()

@@ -74,7 +74,7 @@ def test_a_found_network_is_trained_and_the_run_goes_on(tool, root, tmp_path):
     assert 'accuracy/top1' in train(1)
     first = load_checkpoint_file(work_dir / 'epoch_1.pth')
     assert first['state_dict']['backbone.stage1.1.expand.conv.weight'].shape[0] == 40
-    assert 'resumed epoch: 1' in train(2, '--resume')
+    assert 'goes on   after epoch 1/2' in train(2, '--resume')
     assert load_checkpoint_file(work_dir / 'epoch_2.pth')['meta']['iter'] == 4
 
 
