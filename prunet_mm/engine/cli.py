@@ -99,9 +99,11 @@ def explain(error: BaseException) -> str | None:
             f'{error}: a norm cannot train on so little, so take larger batches or images, and '
             'set drop_last=True in the train_dataloader if it is the last batch that is too small'
         )
-    # An ImportError without a name was raised by hand, by the check of installed versions.
-    if isinstance(error, ImportError) and not error.name and _raised_in(error, 'prunet_mm'):
-        return str(error)
+    # An ImportError without a name was raised by hand: by the check of installed versions, or for
+    # what a place for curves needs.
+    if isinstance(error, ImportError) and not error.name:
+        if _raised_in(error, 'prunet_mm') or _raised_in(error, 'mmengine', 'visualization'):
+            return str(error)
     return None
 
 

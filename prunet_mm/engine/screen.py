@@ -93,7 +93,7 @@ class Screen(logging.Handler):
         now = time.monotonic()
         before, when = self._told.get(phase, (0.0, 0.0 if self.live else now))
         if done < 1 and (
-            now - when < 0.2 if self.live else now - when < 60 and done - before < step
+            now - when < 0.2 if self.live else now - when < 60 and done - before < step - 1e-9
         ):
             return
         self._told[phase] = (0.0, now) if done >= 1 else (done, now)
