@@ -101,9 +101,11 @@ def explain(error: BaseException) -> str | None:
         )
     # An ImportError without a name was raised by hand: by the check of installed versions, or for
     # what a place for curves needs.
-    if isinstance(error, ImportError) and not error.name:
-        if _raised_in(error, 'prunet_mm') or _raised_in(error, 'mmengine', 'visualization'):
-            return str(error)
+    by_hand = isinstance(error, ImportError) and not error.name
+    if by_hand and (
+        _raised_in(error, 'prunet_mm') or _raised_in(error, 'mmengine', 'visualization')
+    ):
+        return str(error)
     return None
 
 
