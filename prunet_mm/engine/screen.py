@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import mmengine.logging
 from mmengine.logging import MMLogger
@@ -42,7 +43,7 @@ class Screen(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.out = sys.stdout
+        self.out = _Lasting(sys.stdout)
         self.live = self.out.isatty() and os.environ.get('TERM') != 'dumb'
         self.log_only = 0
         self._logger: MMLogger | None = None
@@ -79,19 +80,19 @@ class Screen(logging.Handler):
             print(text, file=self.out, flush=True)
 
     def progress(
-        self, phase: str, done: float, status: Callable[[], str], step: float = 0.05
+        self, phase: str, done: float, status: Callable[[], tuple[str, str]], step: float = 0.05
     ) -> None:
         """Shows how far a phase is, if it is time to.
 
         Args:
-            phase: What goes on, such as 'epoch'.
+            phase: What goes on, such as 'training'.
             done: Part of it that is done, 0 to 1.
-            status: Called only if it is shown: what to put before and after the bar.
+            status: Gives what to put before and after the bar; called only if it is shown.
             step: Without a terminal, the part that has to be done from one line to the next; a
                 minute is enough, too.
         """
         now = time.monotonic()
-        before, when = self._told.get(phase, (0.0, 0.0 if self.live else now))
+        before, when = self._told.setdefault(phase, (0.0, 0.0 if self.live else now))
         if done < 1 and (
             now - when < 0.2 if self.live else now - when < 60 and done - before < step - 1e-9
         ):
@@ -142,6 +143,25 @@ class Screen(logging.Handler):
             self.to_log_only(
                 f'{filename}:{lineno}: {category.__name__}: {message}', logging.WARNING
             )
+
+
+class _Lasting:
+    """A stream to a reader who may leave: a run outlives its terminal, or ``| head``."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
 
 
 class _Printed(io.TextIOBase):

@@ -28,6 +28,8 @@ class ScreenRunner(Runner):
         if self.screen:
             self.screen.attach(logger)
             self.screen.show(f'config    {_short(self.cfg.filename)}\nlog       {logger.log_file}')
+        elif Screen.current:  # the errors of other ranks are for the screen, too
+            logger.handlers[0].setStream(Screen.current.out)
         return logger
 
     def register_hooks(self, *args, **kwargs) -> None:
@@ -55,10 +57,12 @@ class ScreenHook(Hook):
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
+        self._best: str | None = None
 
     def before_train(self, runner) -> None:
         """Tells what is trained."""
         self._introduce(runner, train=runner.train_loop, val=runner._val_loop)
+        self._best = runner.message_hub.get_info('best_ckpt')
         if runner.iter:
             self.screen.show(f'goes on   after {self._where(runner, 0)}')
         elif runner._load_from:
@@ -91,7 +95,7 @@ class ScreenHook(Hook):
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Tells what an evaluation in between has found."""
         path = runner.message_hub.get_info('best_ckpt')
-        best = ', the best so far' if path and path != getattr(self, '_best', None) else ''
+        best = ', the best so far' if path and path != self._best else ''
         self._best = path
         self.screen.show(f'{self._where(runner, 0)}: {", ".join(_told(metrics))}{best}')
 
@@ -116,18 +120,17 @@ class ScreenHook(Hook):
             )
 
     def _introduce(self, runner, **loops) -> None:
-        data = {
-            part: loop.dataloader.dataset
-            for part, loop in loops.items()
-            if hasattr(loop, 'dataloader')
-        }
-        device = get_device()
-        threads = torch.get_num_threads()
+        data = []
+        for part, loop in loops.items():
+            if dataset := getattr(getattr(loop, 'dataloader', None), 'dataset', None):
+                count = f', {len(dataset):,} images' if hasattr(dataset, '__len__') else ''
+                data.append(f'{type(dataset).__name__} {part}{count}')
+        device, threads = get_device(), torch.get_num_threads()
+        name = device_name(device) if device in ('cpu', 'cuda') else device
         on = f', {threads} thread{"s"[: threads - 1]}' if device == 'cpu' else ''
         if runner.world_size > 1:
             on += f', the first of {runner.world_size} processes'
-        parts = [f'{_name(one)} {part}, {len(one):,} images' for part, one in data.items()]
-        self.screen.show(f'data      {"; ".join(parts)}\ndevice    {device_name(device)}{on}')
+        self.screen.show(f'data      {"; ".join(data)}\ndevice    {name}{on}')
 
     def _where(self, runner, ahead: int = 1) -> str:
         """The step or epoch, counting the one that hooks are called in the middle of."""
@@ -144,10 +147,6 @@ class ScreenHook(Hook):
 def _told(metrics: Mapping | None) -> Iterable[str]:
     for name, value in (metrics or {}).items():
         yield f'{name} {value:.4g}' if isinstance(value, (int, float)) else f'{name} {value}'
-
-
-def _name(dataset) -> str:
-    return type(dataset).__name__
 
 
 def _short(path: str) -> str:

@@ -107,7 +107,7 @@ def in_this_command(text: str) -> str:
     Where that is ``prunet search``, ``python tools/train.py`` becomes ``prunet train``: there may
     be no folder ``tools``.
     """
-    if not sys.argv[0].startswith('prunet '):
+    if not sys.argv[0].startswith('prunet ') or 'tools/' not in text:
         return text
     names = {path.stem: command for command, path in tools().items()}
     return re.sub(
