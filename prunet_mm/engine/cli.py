@@ -295,7 +295,8 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
     for wrapper in optim_wrappers(cfg) if args.amp else ():
         if args.amp == 'bfloat16':
             wrapper.type = 'Bf16OptimWrapper'
-            wrapper.pop('loss_scale', None)
+            for key in ('loss_scale', 'dtype'):  # of a config that has mixed precision by itself
+                wrapper.pop(key, None)
         else:
             wrapper.type = 'AmpOptimWrapper'
             wrapper.setdefault('loss_scale', 'dynamic')

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from prunet_mm.engine import bf16_optim_wrapper
 from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.errors import ConfigError
 from prunet_mm.spec import NetworkSpec
@@ -37,6 +38,12 @@ def test_bad_input_is_one_sentence(refused, tmp_path, monkeypatch, args, words):
     monkeypatch.delenv('RANK', raising=False)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert words in refused('--work-dir', tmp_path / 'work', *args, name='train', config=CONFIG)
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(bf16_optim_wrapper, 'computes_bf16', lambda device: False)
+    args = ('--amp', 'bfloat16', '--work-dir', tmp_path)
+    assert 'does not compute in it' in refused(*args, name='train', config=CONFIG)
 
 
 def test_a_config_that_is_missing(refused):
