@@ -17,7 +17,7 @@ def snippet(root, tmp_path):
 
     def load(title):
         text = (root / 'docs/training.md').read_text()
-        code = re.search(rf'^## {title}\n.*?```python\n(.*?)```', text, re.S | re.M)[1]
+        code = re.search(rf'^## {title}.*?```python\n(.*?)```', text, re.S | re.M)[1]
         (tmp_path / 'mine.py').write_text(code)
         cfg = cli.load_config(tmp_path / 'mine.py')
         init_default_scope(cfg.default_scope)

@@ -21,6 +21,13 @@ def logger(tmp_path):
     return MMLogger.get_instance('test', log_file=str(tmp_path / 'log'))
 
 
+@pytest.fixture(autouse=True)
+def every_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter('always')
+        yield
+
+
 def test_only_the_log_has_what_others_say_and_their_warnings_are_counted(logger, tmp_path, capsys):
     with screen():
         print('printed before there is a log')

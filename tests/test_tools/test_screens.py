@@ -50,8 +50,9 @@ def test_verbose_shows_what_the_log_gets(trained):
 
 
 def test_an_early_end_says_why(trained):
-    stop = "[dict(type='EarlyStoppingHook',monitor='accuracy/top1',patience=1,min_delta=200)]"
-    out, _ = trained(options=['train_cfg.max_epochs=9', f'custom_hooks={stop}'])
+    stop = dict(type='EarlyStoppingHook', monitor='accuracy/top1', patience=1, min_delta=200)
+    options = [f'custom_hooks.0.{key}={value}' for key, value in stop.items()]
+    out, _ = trained(options=['train_cfg.max_epochs=9', *options])
     assert 'the monitored metric did not improve' in out
     assert 'epoch 2/9: accuracy/top1' in out
     assert 'epoch 3/9' not in out
