@@ -19,7 +19,7 @@ from prunet_mm.latency.device import device_name
 class ScreenRunner(Runner):
     """A Runner that shows what a person needs, inside of :func:`prunet_mm.engine.screen.screen`."""
 
-    lists_checkpoints = True  # at the end of a training
+    conclusion = ''  # what follows the last step, where that is more than a checkpoint
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """See :meth:`mmengine.runner.Runner.build_logger`."""
@@ -104,11 +104,17 @@ class ScreenHook(Hook):
         self.screen.clear()
         self.screen.show('\n'.join(f'result    {line}' for line in _told(metrics)))
 
+    def after_train_epoch(self, runner) -> None:
+        """Tells what takes its time after the last step."""
+        if runner.conclusion:
+            self.screen.clear()
+            self.screen.show(runner.conclusion)
+
     def after_train(self, runner) -> None:
         """Tells where things are."""
         self.screen.clear()
         for what, name in (('last', 'last_ckpt'), ('best', 'best_ckpt')):
-            if runner.lists_checkpoints and (path := runner.message_hub.get_info(name)):
+            if not runner.conclusion and (path := runner.message_hub.get_info(name)):
                 self.screen.show(f'{what:9} {path}')
 
     def after_run(self, runner) -> None:
@@ -146,6 +152,8 @@ class ScreenHook(Hook):
 
 def _told(metrics: Mapping | None) -> Iterable[str]:
     for name, value in (metrics or {}).items():
+        if name.endswith('_precision'):  # of one class: mmdet puts these into a table
+            continue
         yield f'{name} {value:.4g}' if isinstance(value, (int, float)) else f'{name} {value}'
 
 

@@ -25,7 +25,7 @@ class SearchRunner(ScreenRunner):
     to do here is to let every rank start from the same weights.
     """
 
-    lists_checkpoints = False  # what it has found is what matters, and `conclude` tells
+    conclusion = 'deriving the network, measuring and drawing it'
 
     def status(self) -> str:
         """Tell the loss, and the expected latency beside its budget."""
