@@ -48,13 +48,9 @@ def find_config(text: str, first: str = FOLDERS[0]) -> str:
     """
     if Path(text).is_file():
         return text
+    if path := shipped_config(text, first):
+        return path
     names = config_names()
-    name = text.removeprefix('prunet_mm::')
-    if name != text or name.startswith('configs/'):
-        name = name.removeprefix('configs/').removesuffix('.py')
-    for full in (name, *(f'{folder}/{name}' for folder in (first, *FOLDERS))):
-        if full in names:
-            return str(names[full])
     # Compared without folder and suffix, since a typing error may be in any part.
     stems = {full: full.rpartition('/')[2] for full in names}
     near = get_close_matches(Path(text).stem, set(stems.values()), n=3)
@@ -65,6 +61,16 @@ def find_config(text: str, first: str = FOLDERS[0]) -> str:
         else '"prunet --help" lists those that come with prunet_mm'
     )
     raise ConfigError(f'{text}: there is no such config file; {hint}')
+
+
+def shipped_config(text: str, first: str = FOLDERS[0]) -> str | None:
+    """The path of the shipped config that :func:`find_config` takes a name for, or None."""
+    names = config_names()
+    name = text.removeprefix('prunet_mm::')
+    if name != text or name.startswith('configs/'):
+        name = name.removeprefix('configs/').removesuffix('.py')
+    full = (name, *(f'{folder}/{name}' for folder in (first, *FOLDERS)))
+    return next((str(names[one]) for one in full if one in names), None)
 
 
 def tools() -> dict[str, Path]:

@@ -27,6 +27,11 @@ def test_a_shipped_config_is_found_by_name_from_any_folder(
     assert shipped.find_config(text, first) == str(root / found)
 
 
+@pytest.mark.parametrize('name', ['prunet_p0', 'gpunet_1', 'resnet50', 'prunet_digits.py'])
+def test_networks_and_files_are_no_names_of_configs(name):
+    assert shipped.shipped_config(name) is None
+
+
 def test_a_file_goes_before_a_shipped_config_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'prunet_digits').write_text('')
