@@ -25,9 +25,19 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='neural architecture search, pruning, latency, OpenMMLab, PRUNET, GPUNet',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['prunet_mm', 'prunet_mm.*']),
-    package_data={'prunet_mm': ['spec/zoo/*.json', 'latency/*.json', 'latency/tables/*.json']},
+    py_modules=['prunet'],
+    entry_points={'console_scripts': ['prunet = prunet:main']},
+    package_data={
+        'prunet_mm': [
+            *('spec/zoo/*.json', 'latency/*.json', 'latency/tables/*.json'),
+            # Links to configs/, tools/ and model-index.yml; a wheel gets what they lead to.
+            *(f'.mim/**/*.{suffix}' for suffix in ('py', 'json', 'yml', 'md', 'sh')),
+        ]
+    },
     install_requires=requirements('base'),
     # No OpenMMLab package is required outright: the forks named here share import names with the
     # originals, and whoever has the originals keeps them.
@@ -42,7 +52,9 @@ setup(
     },
     classifiers=[
         'Development Status :: 3 - Alpha',
+        'Environment :: Console',
         'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',

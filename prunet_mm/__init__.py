@@ -18,6 +18,7 @@ _REGISTERING_MODULES = (
     'prunet_mm.models',
     'prunet_mm.detection',
     'prunet_mm.datasets',
+    'prunet_mm.engine.bf16_optim_wrapper',
     'prunet_mm.engine.checkpoint_hook',
     'prunet_mm.engine.loss_hook',
     'prunet_mm.engine.rmsprop_tf',
@@ -39,12 +40,16 @@ def register_all_modules() -> None:
     try:
         for module in _REGISTERING_MODULES:
             importlib.import_module(module)
+        # mmengine knows the packages whose configs 'PACKAGE::folder/name.py' finds from a list.
+        from mmengine.config.utils import MODULE2PACKAGE
+
+        MODULE2PACKAGE['prunet_mm'] = 'prunet_mm'
     except ModuleNotFoundError as error:
         if error.name not in ('torch', 'mmengine', 'mmcv', 'mmpretrain'):
             raise
         raise ImportError(
             f'the models of prunet_mm need {error.name}, which is not installed: '
-            'run "pip install -e \'.[mm]\'" in the prunet_mm checkout'
+            'run "pip install \'prunet_mm[mm]\'", or "pip install -e \'.[mm]\'" in a checkout'
         ) from None
 
 

@@ -2,13 +2,16 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
+from mmengine.config import Config
 from packaging.requirements import Requirement
 
 import prunet_mm
 from prunet_mm.dependencies import DEPENDENCIES
+from prunet_mm.spec import NetworkSpec
 
 
 def requirements(path):
@@ -86,21 +89,106 @@ def test_every_requirement_is_pinned_in_its_range(root):
             assert requirement.specifier.contains(pin.version), requirement
 
 
-def test_wheel_ships_the_data_files(root, tmp_path):
+@pytest.fixture(scope='module')
+def built(root, tmp_path_factory):
+    """Both distributions, built by setuptools alone, since pip would fetch it again."""
+    folder = tmp_path_factory.mktemp('built')
     subprocess.run(
-        [sys.executable, 'setup.py', '-q', 'build', '-b', tmp_path / 'build', 'egg_info']
-        + ['-e', tmp_path, 'bdist_wheel', '-d', tmp_path],
+        [
+            sys.executable,
+            'setup.py',
+            '-q',
+            'build',
+            '-b',
+            folder / 'build',
+            'egg_info',
+            '-e',
+            folder,
+        ]
+        + ['bdist_wheel', '-d', folder, 'sdist', '-d', folder],
         cwd=root,
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob('*.whl')
+    return folder
+
+
+def test_wheel_ships_the_data_files_configs_and_tools(root, built):
+    (wheel,) = built.glob('*.whl')
+    assert wheel.stat().st_size < 3e6
     shipped = set(zipfile.ZipFile(wheel).namelist())
     package = root / 'prunet_mm'
     folders = ('spec/zoo', 'latency', 'latency/tables')
     data = [path for folder in folders for path in package.glob(f'{folder}/*.json')]
     assert {path.parent for path in data} == {package / folder for folder in folders}
     assert {str(path.relative_to(root)) for path in [*data, *package.rglob('*.py')]} <= shipped
+    mim = [path for name in ('configs', 'tools') for path in (root / name).rglob('*.*')]
+    mim = {str(path.relative_to(root)) for path in mim if '__pycache__' not in path.parts}
+    assert {f'prunet_mm/.mim/{name}' for name in (*mim, 'model-index.yml')} <= shipped
+    assert not [name for name in shipped if name.endswith('.pyc')]
+
+
+def test_sdist_holds_what_git_does(root, built):
+    git = subprocess.run(['git', 'ls-files'], cwd=root, capture_output=True, text=True)
+    if git.returncode:
+        pytest.skip('this is no git checkout')
+    tracked = {name for name in git.stdout.splitlines() if not name.startswith('.')}
+    folders = {name for name in tracked if (root / name).is_dir()}  # links, to what is in it anyway
+    (sdist,) = built.glob('*.tar.gz')
+    with tarfile.open(sdist) as archive:
+        shipped = {name.partition('/')[2] for name in archive.getnames()}
+    assert tracked - folders - shipped == set()
+
+
+@pytest.fixture
+def installed(built, tmp_path):
+    """Run ``prunet`` as installed from the wheel, beside the environment, in an empty folder."""
+    site, empty = tmp_path / 'site', tmp_path / 'empty folder'
+    empty.mkdir()
+    (wheel,) = built.glob('*.whl')
+    pip = [
+        sys.executable,
+        '-m',
+        'pip',
+        'install',
+        '-q',
+        '--no-deps',
+        '--no-index',
+        '--target',
+        site,
+    ]
+    subprocess.run([*pip, wheel], check=True, capture_output=True)
+
+    def run(*args):
+        return subprocess.run(
+            [sys.executable, site / 'bin/prunet', *map(str, args)],
+            cwd=empty,
+            env={**os.environ, 'PYTHONPATH': str(site)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return run
+
+
+def test_a_search_from_the_wheel_in_an_empty_folder(installed, root, synthetic_table, tmp_path):
+    space = Config.fromfile(root / 'configs/search/prunet_digits.py').space.to_dict()
+    synthetic_table(space).save(tmp_path / 'table.json')
+    done = installed(
+        *('search', 'prunet_digits', '--work-dir', 'found', '--cfg-options'),
+        f'model.latency.table={tmp_path}/table.json',
+        *('train_cfg.max_iters=6', 'train_cfg.warmup_iters=2', 'train_dataloader.batch_size=8'),
+        *('train_cfg.architecture_batch_size=8', 'custom_hooks.4.threshold=0.9'),
+        'optim_wrapper.architecture.optimizer.lr=0.2',
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / 'empty folder/found'
+    assert NetworkSpec.load(folder / 'subnet.json').provenance['seed'] == 0
+    assert 'prunet train configs/cls/prunet_digits.py' in done.stdout
+    assert 'tools/' not in done.stdout
+    here = installed('check-env')
+    assert 'fits' in here.stdout, here.stderr
 
 
 def test_stamps_follow_success_and_a_second_make_installs_nothing(root, tmp_path):

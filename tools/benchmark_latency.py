@@ -20,10 +20,11 @@ from importlib.util import find_spec
 
 from prunet_mm.engine.cli import require_output, run
 from prunet_mm.engine.files import write_atomic
+from prunet_mm.engine.progress import progress_bar
 from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency import LatencyTable, check_device
 from prunet_mm.latency.backends import require
-from prunet_mm.latency.cli import Settings, add_measuring_arguments, progress_bar
+from prunet_mm.latency.cli import Settings, add_measuring_arguments
 from prunet_mm.latency.conditions import conditions
 from prunet_mm.latency.device import device_name, require_device, software
 

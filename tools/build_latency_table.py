@@ -12,13 +12,13 @@ import argparse
 from pathlib import Path
 
 from prunet_mm.engine.cli import load_config, require_output, run
+from prunet_mm.engine.progress import progress_bar
 from prunet_mm.errors import ConfigError
 from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.cli import (
     Settings,
     add_measuring_arguments,
     at_least,
-    progress_bar,
     space_summary,
 )
 from prunet_mm.latency.table import shipped
@@ -32,7 +32,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='a search config: a file that sets `space`')
+    parser.add_argument(
+        'config', help='a search config: a file that sets `space`, or the name of a shipped one'
+    )
     parser.add_argument('--out', help='the file to write; by default `latency.table` of the config')
     parser.add_argument(
         '--full',
@@ -58,7 +60,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Measure, print what was found and write the file."""
     args = parse_args()
-    config = load_config(args.config)
+    config = load_config(args.config, first='search')
     if 'space' not in config:
         raise ConfigError(f'{args.config}: there is no search space: the config has to set `space`')
     space = SearchSpace.from_dict(config.space, source=f'{args.config}: space')

@@ -13,7 +13,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve()
+# In a checkout beside the package, installed in the package's `.mim`.
+PACKAGE = next(
+    folder
+    for folder in (HERE.parents[1] / 'prunet_mm', HERE.parents[2])
+    if (folder / 'dependencies.py').exists()
+)
 NEEDED = ('torch', 'numpy', 'pydantic')
 EXTRAS = {'torchvision': 'mm', 'mmengine': 'mm', 'mmcv': 'mm', 'mmpretrain': 'mm', 'mmdet': 'det'}
 FOLDERS = {
@@ -38,14 +44,14 @@ def package_rows() -> Iterator[Row]:
     fits = (3, 10) <= sys.version_info[:2] <= (3, 12)
     yield fits, 'python', f'{platform.python_version()} ({sys.executable})'
     # By path: the package itself refuses to be imported where a version does not fit.
-    dependencies = runpy.run_path(str(ROOT / 'prunet_mm' / 'dependencies.py'))
+    dependencies = runpy.run_path(str(PACKAGE / 'dependencies.py'))
     for name in dependencies['DEPENDENCIES']:
         owners = list(dependencies['installed'](name))
         if not owners:
             if name in NEEDED:
-                yield False, name, 'not installed: pip install -e .'
+                yield False, name, f'not installed: {install("")}'
             else:
-                yield None, name, f"not installed: pip install -e '.[{EXTRAS[name]}]'"
+                yield None, name, f'not installed: {install(EXTRAS[name])}'
         for owner in owners:
             verdict = 'fits' if owner.fits else f'does not fit, wanted {owner.wanted}'
             yield owner.fits, name, f'{owner.found} ({owner.distribution}), {verdict}'
@@ -55,6 +61,12 @@ def package_rows() -> Iterator[Row]:
             yield False, name, f'does not import: {reason}'
     if 'mmcv' in sys.modules:
         yield ops_row()
+
+
+def install(extra: str) -> str:
+    """Return the command that installs what the package needs, or what an extra of it needs."""
+    flag, what = ('-e ', '.') if HERE.parents[1] == PACKAGE.parent else ('', 'prunet_mm')
+    return f"pip install {flag}'{what}[{extra}]'" if extra else f'pip install {flag}{what}'
 
 
 def import_error(name: str) -> str | None:
@@ -140,7 +152,7 @@ def data_rows(root: Path) -> Iterator[Row]:
     if importlib.util.find_spec('sklearn'):
         yield True, 'digits', '1,797 images of 8 x 8 px, in scikit-learn'
     else:
-        yield None, 'digits', "not there: pip install -e '.[demo]' (they come with scikit-learn)"
+        yield None, 'digits', f'not there: {install("demo")} (they come with scikit-learn)'
     for name, (folder, layout) in FOLDERS.items():
         missing = [part for part in layout if not has_file(root / folder, part)]
         if not missing:
@@ -170,7 +182,7 @@ def main() -> int:
     sections = {
         'Packages': package_rows(),
         'Devices': device_rows(),
-        'Data sets': data_rows(ROOT),
+        'Data sets': data_rows(Path()),
     }
     fine = [report(title, rows) for title, rows in sections.items()]
     return 0 if all(fine) else 1

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunet_mm.engine.cli import load_config, require_output, run
+from prunet_mm.engine.shipped import shipped_config
 from prunet_mm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def whole_number(text: str) -> int:
 
 
 def is_config(target: str) -> bool:
-    """Whether a target is the path of a config."""
-    return target.endswith('.py')
+    """Whether a target is the path of a config, or the name of one that is shipped."""
+    return target.endswith('.py') or shipped_config(target, 'search') is not None
 
 
 def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
@@ -104,7 +105,7 @@ def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
     if not is_config(target):
         is_path = target.endswith('.json') or Path(target).exists()
         return [(target, NetworkSpec.load(target) if is_path else load_zoo(target))]
-    config = load_config(target)
+    config = load_config(target, first='search')
     if 'space' in config:
         space = load_space(target)
         return [(f'{target}: {end.name}', end) for end in (space.smallest(), space.largest())]
@@ -122,7 +123,7 @@ def load_space(path: str) -> SearchSpace:
     """The search space of a config."""
     from prunet_mm.spec import SearchSpace
 
-    config = load_config(path)
+    config = load_config(path, first='search')
     if 'space' not in config:
         raise ConfigError(f'{path}: there is no search space: the config has to set `space`')
     return SearchSpace.from_dict(config.space, source=f'{path}: space')

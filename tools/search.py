@@ -42,7 +42,7 @@ def main() -> None:
     options = dict(args.cfg_options or {})
     if args.seed is not None:
         options['randomness.seed'] = args.seed
-    cfg = cli.load_config(args.config, options, args.work_dir)
+    cfg = cli.load_config(args.config, options, args.work_dir, first='search')
     cli.require(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     cli.apply_run_arguments(cfg, args)
     for part in ('val', 'test'):  # a search never sees the images that judge its network
@@ -58,6 +58,7 @@ def main() -> None:
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.schedule_hook import ChangedScheduleHook
+    from prunet_mm.engine.screen import screen
     from prunet_mm.search import SearchRunner
     from prunet_mm.search.history import FILE_NAME
 
@@ -69,7 +70,7 @@ def main() -> None:
             'or choose another --work-dir.'
         )
     require_data(cfg, 'train')
-    with cli.resumable(cfg):
+    with cli.resumable(cfg), screen(args.verbose):
         runner = SearchRunner.from_cfg(cfg)
         runner.register_hook(ChangedScheduleHook())
         require_channels_fit(runner.model)

@@ -89,23 +89,25 @@ def main() -> None:
         augment(cfg)
 
     from mmengine.dist import is_main_process
-    from mmengine.runner import Runner
 
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.evaluation import use_exact_metric
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.files import write_atomic
     from prunet_mm.engine.predictions import JsonPredictions, to_json
+    from prunet_mm.engine.screen import screen
+    from prunet_mm.engine.screen_runner import ScreenRunner
     from prunet_mm.engine.weights_hook import FittingWeightsHook
 
     use_safe_loading()
     require_data(cfg, 'test')
     use_exact_metric(cfg)
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(FittingWeightsHook(whole=True))
-    if args.out and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(JsonPredictions(args.out))
-    metrics = runner.test()
+    with screen(args.verbose):
+        runner = ScreenRunner.from_cfg(cfg)
+        runner.register_hook(FittingWeightsHook(whole=True))
+        if args.out and args.out_item != 'metrics':
+            runner.test_evaluator.metrics.append(JsonPredictions(args.out))
+        metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         write_atomic(args.out, to_json(metrics) + '\n')
     if args.show_dir and is_main_process():

@@ -52,21 +52,21 @@ def main() -> None:
             hook.setdefault('strict_load', False)
     cli.set_loader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
 
-    from mmengine.runner import Runner
-
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.detection.evaluation import use_exact_metric
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.schedule_hook import ChangedScheduleHook
+    from prunet_mm.engine.screen import screen
+    from prunet_mm.engine.screen_runner import ScreenRunner
     from prunet_mm.engine.weights_hook import FittingWeightsHook
 
     use_safe_loading()
     require_data(cfg, 'train', 'val')
     use_exact_metric(cfg)
-    with cli.resumable(cfg):
+    with cli.resumable(cfg), screen(args.verbose):
         choose_start(cfg, own_start)
-        runner = Runner.from_cfg(cfg)
+        runner = ScreenRunner.from_cfg(cfg)
         require_channels_fit(runner.model)
         require_weights(runner.model)
         runner.register_hook(FittingWeightsHook())

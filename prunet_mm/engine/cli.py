@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from prunet_mm.engine.cfg_options import add_cfg_options, merge
 from prunet_mm.engine.lock import only_run
+from prunet_mm.engine.shipped import find_config, in_this_command
 from prunet_mm.engine.values import check_values
 from prunet_mm.errors import ConfigError, PrunetError, one_line
 
@@ -73,12 +74,14 @@ def resumable(cfg: Config) -> Iterator[None]:
         path = str(cfg.get('load_from'))
         resume = {'--resume', path, f'--resume={path}'}
         argv = [argument for argument in sys.argv if argument not in resume]
-        command = shlex.join([Path(sys.executable).name, *argv, '--resume'])
+        program, *arguments = argv
+        words = [Path(sys.executable).name, program] if program.endswith('.py') else program.split()
+        command = shlex.join([*words, *arguments, '--resume'])
         raise KeyboardInterrupt(f'{str(interrupt) or "interrupted"}; to go on: {command}') from None
 
 
 def _exit(line: str, code: int) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(in_this_command(line), file=sys.stderr, flush=True)
     raise SystemExit(code) from None
 
 
@@ -114,8 +117,12 @@ def explain(error: BaseException) -> str | None:
             f'{error}: a norm cannot train on so little, so take larger batches or images, and '
             'set drop_last=True in the train_dataloader if it is the last batch that is too small'
         )
-    # An ImportError without a name was raised by hand, by the check of installed versions.
-    if isinstance(error, ImportError) and not error.name and _raised_in(error, 'prunet_mm'):
+    # An ImportError without a name was raised by hand: by the check of installed versions, or for
+    # what a place for curves needs.
+    by_hand = isinstance(error, ImportError) and not error.name
+    if by_hand and (
+        _raised_in(error, 'prunet_mm') or _raised_in(error, 'mmengine', 'visualization')
+    ):
         return str(error)
     return None
 
@@ -152,7 +159,7 @@ def _raised_in(error: BaseException, *folders: str) -> bool:
 def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that all commands on a config have in common."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='the config file')
+    parser.add_argument('config', help='a config file, or the name of a config that is shipped')
     parser.add_argument(
         '--work-dir', help='folder for logs and results; by default work_dirs/ and the config name'
     )
@@ -162,6 +169,11 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         choices=['none', *LAUNCHERS],
         default='none',
         help='how the processes of a distributed run were started',
+    )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='show what else the log file gets: environment, config, hooks, warnings',
     )
     # torch.distributed.launch passes the rank as an argument, torchrun in the environment.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
@@ -178,26 +190,34 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help='go on from this checkpoint, without a path from the latest one in the work dir',
     )
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision; needs a CUDA device'
+        '--amp',
+        nargs='?',
+        const='float16',
+        choices=['float16', 'bfloat16'],
+        help='automatic mixed precision: float16 (the default) needs a CUDA device, bfloat16 a '
+        'device that computes in it, which some CPUs do',
     )
 
 
 def load_config(
-    path: str | os.PathLike, cfg_options: dict | None = None, work_dir: str | None = None
+    path: str | os.PathLike,
+    cfg_options: dict | None = None,
+    work_dir: str | None = None,
+    first: str = 'cls',
 ) -> Config:
     """Reads a config, with everything of this package registered.
 
     Args:
-        path: The config file.
+        path: The config file, or what :func:`prunet_mm.engine.shipped.find_config` knows by name.
         cfg_options: Settings that replace those of the file, by dotted name.
         work_dir: Replaces the config's, which in turn replaces ``work_dirs/<name of the file>``.
+        first: Which folder of the shipped configs a name is looked for in first.
 
     Raises:
         ConfigError: The file or one of its bases is missing, does not run or has a number that
             cannot be, or an option does not fit into it or changes nothing.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f'{path}: there is no such config file')
+    path = find_config(str(path), first)
     from mmengine.config import Config
 
     import prunet_mm
@@ -210,8 +230,21 @@ def load_config(
     merge(cfg, cfg_options or {}, str(path))
     check_values(cfg, str(path))
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    _forget_scope(cfg._cfg_dict)
     _import_ours(cfg)
     return cfg
+
+
+def _forget_scope(config: object) -> None:
+    """Leaves what comes from a base ``prunet_mm::...`` to the default scope, as all our configs.
+
+    mmengine takes the package for the name of its registries; ours are in mmpretrain's and mmdet's.
+    """
+    if isinstance(config, dict) and config.get('_scope_') == 'prunet_mm':
+        del config['_scope_']
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, (dict, list, tuple)):
+            _forget_scope(value)
 
 
 def _import_ours(cfg: Config) -> None:
@@ -254,8 +287,12 @@ def apply_run_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.amp:
-        for wrapper in optim_wrappers(cfg):
+    for wrapper in optim_wrappers(cfg) if args.amp else ():
+        if args.amp == 'bfloat16':
+            wrapper.type = 'Bf16OptimWrapper'
+            for key in ('loss_scale', 'dtype'):  # of a config that has mixed precision by itself
+                wrapper.pop(key, None)
+        else:
             wrapper.type = 'AmpOptimWrapper'
             wrapper.setdefault('loss_scale', 'dynamic')
     if any(wrapper.get('type') == 'AmpOptimWrapper' for wrapper in optim_wrappers(cfg)):

@@ -1,11 +1,10 @@
-"""What the latency tools share: arguments, header, progress bar, text tables."""
+"""What the latency tools share: arguments, header, text tables."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -152,31 +151,6 @@ def add_measuring_arguments(
         type=at_least(0.1, float),
         help=f'stop after about this long even so ({defaults.max_seconds:g})',
     )
-
-
-@contextmanager
-def progress_bar(task: str) -> Iterator[Callable[..., None]]:
-    """A bar with the time left on stderr.
-
-    Gives what to call with the part done, 0 to 1, and, where it is no longer ``task``, with what is
-    being done.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('{task.percentage:3.0f} %, left'),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    # Elsewhere than in a terminal rich leaves an empty line.
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        job = bar.add_task(task, total=1.0)
-        yield lambda done, doing=task: bar.update(job, completed=done, description=doing)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from prunet_mm.engine.cli import load_config
+from prunet_mm.engine.shipped import shipped_config
 from prunet_mm.errors import ConfigError, PrunetError
 from prunet_mm.latency.agreement import disagreement
 from prunet_mm.latency.backends.onnx_model import OnnxFile
@@ -113,6 +114,8 @@ def _find(text: str) -> tuple[Load, str]:
         return _FILES[Path(text).suffix], text
     if text in zoo_names():
         return _load_spec, text
+    if shipped_config(text):
+        return _load_config, text
     if Path(text).exists():
         raise ConfigError(f'{text}: expected a file that ends in {", ".join(_FILES)}')
     libraries = {library: _names(library) for library in _LIBRARIES}

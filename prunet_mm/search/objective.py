@@ -12,7 +12,7 @@ import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-OBJECTIVES = Registry('latency objective')
+OBJECTIVES = Registry('latency objective', locations=['prunet_mm.search.objective'])
 
 MEMORY = 20  # architecture steps, of lambda's moving average
 # How far from its average lambda is steady. A floor, since near 0 every share of it is noise.

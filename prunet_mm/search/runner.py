@@ -6,23 +6,34 @@ import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from torch import nn
 
 from prunet_mm.engine.checkpoint import mark_latest, resume_point
+from prunet_mm.engine.screen_runner import ScreenRunner
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.search.finish import conclude
 from prunet_mm.search.model import ArchitectureSearch
 
 
 @RUNNERS.register_module()
-class SearchRunner(Runner):
+class SearchRunner(ScreenRunner):
     """A Runner that leaves the model unwrapped, on any number of processes.
 
     ``MMDistributedDataParallel`` refuses an ``OptimWrapperDict``, and torch's fails once a
     parameter is deleted. :class:`ArchitectureSearch` averages gradients itself; all that is left
     to do here is to let every rank start from the same weights.
     """
+
+    conclusion = 'deriving the network, measuring and drawing it'
+
+    def status(self) -> str:
+        """Tell the loss, and the expected latency beside its budget."""
+        loop, model = self.train_loop, self.model
+        if loop.iter < loop.warmup_iters:
+            return f'{super().status()}  warming up'
+        expected_ms = float(model.supernet.expected_latency_ms().detach())
+        kind = 'latency' if model.table.kind == 'measured' else model.table.kind
+        return f'{super().status()}  {kind} {expected_ms:.3g}/{model.budget.budget_ms:.3g} ms'
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Build the model; see :meth:`mmengine.runner.Runner.build_model`.

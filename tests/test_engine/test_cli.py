@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import sys
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, Registry
+from mmengine.visualization import WandbVisBackend
 
 from prunet_mm.engine import cli
 from prunet_mm.errors import ConfigError, DataError, SpecError
@@ -109,6 +111,13 @@ def test_a_type_error_inside_of_what_was_built_is_a_defect():
     with pytest.raises(TypeError) as raised:
         registry.build(dict(type='Broken'))
     assert cli.explain(raised.value) is None
+
+
+def test_what_a_place_for_curves_needs_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(ImportError) as raised:
+        WandbVisBackend(save_dir=str(tmp_path))._init_env()
+    assert 'pip install wandb' in cli.explain(raised.value)
 
 
 def test_a_prefix_that_a_checkpoint_does_not_have_is_the_configs_fault(tmp_path):

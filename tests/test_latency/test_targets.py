@@ -31,6 +31,12 @@ def test_a_network_of_the_zoo():
     assert runs(subject) == (2, 1000)
 
 
+def test_a_shipped_config_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = load_target('cls/prunet_digits')
+    assert (named.name, named.shape) == ('prunet_digits', (1, 8, 8))
+
+
 def test_the_backbone_alone_has_no_tail():
     whole, subject = load_zoo('prunet_p1'), load_target('prunet_p1', 'backbone', (64, 64))
     assert subject.part == 'backbone'

@@ -61,7 +61,7 @@ def test_trains_is_evaluated_and_goes_on_as_if_never_stopped(train, evaluate, tm
     assert names | {f'coco/{digit}_precision' for digit in range(10)} <= tested.keys()
     assert all(tested[name] == pytest.approx(validated[name], nan_ok=True) for name in names)
 
-    assert 'iter: 2' in train(config, 'second', '--resume', tmp_path / 'first/iter_2.pth')
+    assert 'after step 2/4' in train(config, 'second', '--resume', tmp_path / 'first/iter_2.pth')
     weights, resumed = (
         load_checkpoint_file(tmp_path / folder / 'iter_4.pth')['state_dict']
         for folder in ('first', 'second')

@@ -70,8 +70,9 @@ def test_two_processes_train_on_this_machine(launch, tmp_path):
         PORT=free_port(),
     )
     assert done.returncode == 0, done.stderr
-    assert 'the current batch size is 128' in done.stdout  # 64 in each
-    assert 'accuracy/top1' in done.stdout
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'the current batch size is 128' in log.read_text()  # 64 in each
+    assert done.stdout.count('the first of 2 processes') == done.stdout.count('accuracy/top1') == 1
     assert load_checkpoint_file(tmp_path / 'epoch_1.pth')['meta']['iter'] == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from prunet_mm.engine import bf16_optim_wrapper
 from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.errors import ConfigError
 from prunet_mm.spec import NetworkSpec
@@ -40,9 +41,15 @@ def test_bad_input_is_one_sentence(refused, tmp_path, monkeypatch, args, words):
     assert words in refused('--work-dir', tmp_path / 'work', *args, name='train', config=CONFIG)
 
 
+def test_bfloat16_is_refused_where_it_would_be_emulated(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(bf16_optim_wrapper, 'computes_bf16', lambda device: False)
+    args = ('--amp', 'bfloat16', '--work-dir', tmp_path)
+    assert 'does not compute in it' in refused(*args, name='train', config=CONFIG)
+
+
 def test_a_config_that_is_missing(refused):
     sentence = refused(name='train', config='configs/cls/prunet_digit.py')
-    assert sentence == 'configs/cls/prunet_digit.py: there is no such config file'
+    assert sentence.startswith('configs/cls/prunet_digit.py: there is no such config file; near')
 
 
 def test_an_option_without_a_value(tool):
@@ -75,7 +82,7 @@ def test_a_found_network_is_trained_and_the_run_goes_on(tool, root, tmp_path):
     assert 'accuracy/top1' in train(1)
     first = load_checkpoint_file(work_dir / 'epoch_1.pth')
     assert first['state_dict']['backbone.stage1.1.expand.conv.weight'].shape[0] == 40
-    assert 'resumed epoch: 1' in train(2, '--resume')
+    assert 'goes on   after epoch 1/2' in train(2, '--resume')
     assert load_checkpoint_file(work_dir / 'epoch_2.pth')['meta']['iter'] == 4
 
 

@@ -153,10 +153,13 @@ def write_split(folder: Path, split: str, args: argparse.Namespace) -> dict:
     import cv2
 
     from prunet_mm.datasets.digit_scenes import CLASSES, compose_scenes
+    from prunet_mm.engine.progress import with_progress
 
     (folder / split).mkdir()
     images, annotations = [], []
-    scenes = compose_scenes(split, getattr(args, split), args.size, args.seed)
+    count = getattr(args, split)
+    scenes = compose_scenes(split, count, args.size, args.seed)
+    scenes = with_progress(scenes, count, f'composing scenes, {split}')
     for image_id, scene in enumerate(scenes, start=1):
         name = f'{image_id:06d}.jpg'
         _, data = cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
