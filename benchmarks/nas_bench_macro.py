@@ -1,13 +1,13 @@
-r"""Search in NAS-Bench-Macro, where the accuracy of every network is known, and judge what is found.
+"""Search in NAS-Bench-Macro, where every network's accuracy is known, and judge what is found.
 
     python benchmarks/nas_bench_macro.py TRUTH.json --data-root data/cifar10 --jobs 2
 
 Per seed a SuperNet is warmed up once; from its weights one search per kind of cost finds a network
-for every budget (a share of the largest network's cost), by ``tools/search.py`` and its
-``--latency-targets-ms``. Beside the networks found stand, at the same budgets, random networks, the
-best of ten of them, all-``1``, an exact choice by the accuracies of the 17 networks that differ from
-the largest in one layer, and the strongest cheap baseline: an additive ridge fit to the losses of 200
-random paths of the same SuperNet, with an exact choice. Everything is resumed where it was interrupted.
+for every budget (a share of the largest network's cost), as with ``--latency-targets-ms``. Beside
+the networks found stand, at the same budgets, random networks, the best of ten of them, all-``1``,
+an exact choice by the accuracies of the 17 networks that differ from the largest in one layer, and
+the strongest cheap baseline: an additive ridge fit to the losses of 200 random paths of the same
+SuperNet, with an exact choice. What was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--table', help='latency table of the space, for --cost latency')
     parser.add_argument('--budgets', nargs='+', type=float, default=BUDGETS)
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument('--warmup', type=int, default=4000, help='iterations of the warm-up')
+    parser.add_argument('--warmup', type=int, default=1000, help='iterations of the warm-up')
     parser.add_argument('--iterations', type=int, default=400, help='iterations of a search')
     parser.add_argument('--paths', type=int, default=200, help='random paths of the baseline')
     parser.add_argument('--jobs', type=int, default=1, help='processes at once')

@@ -11,10 +11,19 @@ import random
 from pathlib import Path
 
 import torch
-from macro_space import space, to_spec
+from macro_space import canonical, space, to_spec
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from nas_bench_macro import tau
 
+from prunet_mm import register_all_modules
 from prunet_mm.engine.checkpoint import load_from_plain_data
 from prunet_mm.engine.files import write_atomic
+from prunet_mm.search.loop import SearchData
+from prunet_mm.search.model import ArchitectureSearch
+from prunet_mm.supernet.stochastic_layer import SKIP
+
+PREFIX = 'architecture.'
 
 
 def main() -> None:
@@ -29,53 +38,44 @@ def main() -> None:
     parser.add_argument('--batch-size', type=int, default=160)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    from mmengine.config import Config
-
-    from prunet_mm import register_all_modules
-    from prunet_mm.search.loop import SearchData
-    from prunet_mm.search.model import ArchitectureSearch
-
     register_all_modules()
+    DefaultScope.get_instance('paths', scope_name='mmpretrain')
     work_dir = Path(args.checkpoint).parents[1]
     cfg = Config.fromfile(work_dir / 'config.py')
-    cfg.model.latency.update(table=str(work_dir / 'macs_estimated.json'), budget_ratio=0.5)
-    cfg.model.pop('type')
-    cfg.train_dataloader.dataset.data_root = args.data_root
-    cfg.train_dataloader.dataset.pipeline = cfg.test_pipeline
-    from mmengine.registry import DefaultScope
-
-    DefaultScope.get_instance('paths', scope_name='mmpretrain')
-    model = ArchitectureSearch(**cfg.model, data_preprocessor=dict(cfg.data_preprocessor,
-                               type='ClsDataPreprocessor'))  # fmt: skip
-    weights = load_from_plain_data(args.checkpoint)['state_dict']
-    prefix = 'architecture.'
-    model.architecture.load_state_dict(
-        {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
-    )
-    model.to(memory_format=torch.channels_last).train()
+    model = load(cfg, args.checkpoint, work_dir / 'macs_estimated.json')
+    cfg.train_dataloader.dataset.update(data_root=args.data_root, pipeline=cfg.test_pipeline)
     data = SearchData(cfg.train_dataloader, 0.2, args.batch_size, args.seed)
     batches = data.probe('architecture', args.batches)
-    rng, names = random.Random(args.seed), list(model.supernet.layers())
-    codes, losses = [], []
-    positions = space().positions()
-    for _ in range(args.count):
-        code = ''.join(rng.choice('012') for _ in names)
-        path = {}
-        for name, position, digit in zip(names, positions, code, strict=True):
-            options = [c.name for c in position.candidates]
-            options = ['skip', *options] if position.skippable else options
-            path[name] = options[int(digit)]
-        codes.append(code)
-        losses.append(model.task_loss(batches, path))
-    from macro_space import canonical
-    from nas_bench_macro import tau
-
+    rng = random.Random(args.seed)
+    codes = [''.join(rng.choice('012') for _ in space().positions()) for _ in range(args.count)]
+    losses = [model.task_loss(batches, to_path(code)) for code in codes]
     truths = json.loads((work_dir / 'truth.json').read_text())
-    flops = [-to_spec(code).macs() for code in codes]
     known = [truths[canonical(code)] for code in codes]
-    write_atomic(args.out, json.dumps(dict(
-        codes=codes, losses=losses, tau=tau(losses, known), tau_flops=tau(flops, known),
-    )))  # fmt: skip
+    by_flops = tau([-to_spec(code).macs() for code in codes], known)
+    found = dict(codes=codes, losses=losses, tau=tau(losses, known), tau_flops=by_flops)
+    write_atomic(args.out, json.dumps(found))
+
+
+def load(cfg: Config, checkpoint: str, table: Path) -> ArchitectureSearch:
+    """The SuperNet of a checkpoint, in training mode."""
+    options = dict(cfg.model)
+    options.pop('type')
+    options['latency'] = dict(options['latency'], table=str(table), budget_ratio=0.5)
+    preprocessor = dict(cfg.data_preprocessor, type='ClsDataPreprocessor')
+    model = ArchitectureSearch(**options, data_preprocessor=preprocessor)
+    weights = load_from_plain_data(checkpoint)['state_dict']
+    own = {key[len(PREFIX) :]: value for key, value in weights.items() if key.startswith(PREFIX)}
+    model.architecture.load_state_dict(own)
+    return model.to(memory_format=torch.channels_last).train()
+
+
+def to_path(code: str) -> dict[str, str]:
+    """The choices of a code, by layer."""
+    path = {}
+    for digit, position in zip(code, space().positions(), strict=True):
+        options = [candidate.name for candidate in position.candidates]
+        path[position.name] = ([SKIP] * position.skippable + options)[int(digit)]
+    return path
 
 
 if __name__ == '__main__':

@@ -5,8 +5,8 @@ r"""Retrain a found network beside others of the same predicted latency, equally
 
 Every network trains from scratch by ``tools/train.py`` on the same config, once per seed; reported
 is the top-1 accuracy after the last epoch. Random networks are drawn from the search config's
-space until their predicted latency is within 1 % of the found network's; uniform ones have one depth,
-one kind of block and one share of all widths.
+space until their predicted latency is within 1 % of the found network's; uniform ones have one
+depth, one kind of block and one share of all widths.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-# The SuperNet of NAS-Bench-Macro alone, without a search: benchmarks/nas_bench_macro.py fills in space and
-# files, and searches with the same config from the weights that come of it
+# A search in NAS-Bench-Macro: benchmarks/nas_bench_macro.py fills in the space, files and budgets
 _base_ = ['../../configs/_base_/search.py', '../../configs/_base_/datasets/cifar10.py']
 
 model = dict(

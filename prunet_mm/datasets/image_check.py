@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from prunet_mm.datasets.dataset_config import type_name
 from prunet_mm.datasets.report import Report
+from prunet_mm.engine.progress import with_progress
 
 ORIENTATION = 0x0112  # EXIF's note of how a camera was held, 1 to 8
 UPRIGHT, ON_THE_SIDE = 1, range(5, 9)
@@ -69,7 +70,7 @@ def check_images(
     decoded = set(_spread(len(report.files), depth.decoded))
     loader = _loader(pipeline) if opened else None
     found: dict[str, list[Problem]] = {}
-    for index in opened:
+    for index in with_progress(opened, len(opened), f'opening the images of {report.path}'):
         size = sizes[index] if sizes else None
         problem = _problem(report.files[index], size, loader, index in decoded)
         if problem:
