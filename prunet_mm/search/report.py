@@ -261,13 +261,14 @@ def _removed(history: list[dict]) -> list[str]:
 
 def _why(event: dict) -> str:
     if 'share' in event:
-        return f'settled: {event["share"]:.0%} of the draws' + (
-            f', else loss {event["rise"]:+.4f} +- {event["rise_se"]:.4f}' if event['rise'] else ''
-        )
+        why = f'settled, {event["share"]:.0%}'
+        if event['rise'] is None:
+            return why
+        return why + f'; else loss {event["rise"]:+.4f} +- {event["rise_se"]:.4f}'
     if event['kind'] == 'candidate':
         return f'probability < {event["threshold"]:.3f}'
     return (
-        f'keep coefficient < {event["threshold"]:.3g}; loss {event["loss_rise"]:+.4f} +- '
+        f'keep < {event["threshold"]:.3g}: {event["loss_rise"]:+.4f} +- '
         f'{event["loss_rise_se"]:.4f}, worth {event["worth"]:.4f}'
     )
 

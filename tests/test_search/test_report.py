@@ -226,7 +226,7 @@ def test_removals_are_listed_with_step_and_probability(words):
     for told in ('0.410', '0.800', '+0.0200 +- 0.0030', 'worth 0.0500'):
         assert told in layer
     settled = line(text, '4  stage1.layer2')
-    assert 'settled: 62% of the draws, else loss +0.0123 +- 0.0040' in settled
+    assert 'settled, 62%; else loss +0.0123 +- 0.0040' in settled
     assert 'Nothing.' in words(HISTORY[:1])
 
 
