@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
-	@echo 'make demo   find a network for this CPU on real images of digits, in minutes'
+	@echo 'make demo   find a network for this CPU on real images of digits and train it, in minutes'
 	@echo 'make detect train a detector on composed scenes of these digits, and draw what it finds'
 	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
 	@echo 'make lint   check style and format'
@@ -32,6 +32,9 @@ demo: $(VENV)/.demo-installed
 	$(PY) tools/build_latency_table.py configs/search/prunet_digits.py
 	rm -rf work_dirs/demo
 	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/demo
+	$(PY) benchmarks/retrain.py configs/search/prunet_digits.py configs/cls/prunet_digits.py \
+		work_dirs/demo/subnet.json --random 0 --uniform one --seeds 1 --jobs 2 \
+		--work-dir work_dirs/demo/trained --cfg-options train_cfg.max_epochs=10
 
 # Interrupted, it goes on from the last checkpoint; rm -r work_dirs/detect lets it start again. The ops are
 # compiled for the CPU only.

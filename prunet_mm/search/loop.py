@@ -17,7 +17,7 @@ from mmengine.dist import (
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop
 
-from prunet_mm.datasets.streams import build_stream, sample_batch, split_indices
+from prunet_mm.datasets.streams import build_stream, sample_batch, split_dataset
 from prunet_mm.errors import ConfigError, DataError, SearchError
 from prunet_mm.search.interrupt import Interrupt
 from prunet_mm.search.loader import collate_function, require_loader
@@ -51,10 +51,7 @@ class SearchData:
         except (OSError, RuntimeError) as error:  # what data sets raise that find no images
             text = ' '.join(str(error).split())
             raise DataError(f'train_dataloader.dataset cannot be loaded: {text}') from error
-        labels = getattr(self.dataset, 'get_gt_labels', None)
-        parts = split_indices(
-            labels() if labels else len(self.dataset), architecture_fraction, seed
-        )
+        parts = split_dataset(self.dataset, architecture_fraction, seed)
         self.indices = dict(zip(STREAMS, parts, strict=True))
         self.batch_size = dict(
             weights=config['batch_size'],
