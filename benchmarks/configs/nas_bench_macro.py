@@ -10,9 +10,12 @@ model = dict(
         head=dict(type='LinearClsHead', num_classes=10, in_channels=1280),
     ),
     latency=dict(device='cpu', batch=64, threads=1),
+    # a short search: lambda has to be as quick as the budget
+    objective=dict(type='AugmentedLagrangian', rate=0.3),
+    memory=100,
 )
 train_dataloader = dict(batch_size=32)
-train_cfg = dict(architecture_batch_size=96, paths=6)
+train_cfg = dict(architecture_batch_size=64, paths=6)
 optim_wrapper = dict(
     weights=dict(optimizer=dict(lr=0.06, nesterov=True), clip_grad=dict(max_norm=5))
 )

@@ -13,7 +13,7 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(
     weights=[dict(type='CosineAnnealingLR', by_epoch=False, eta_min_ratio=0.01)],
-    architecture=[dict(type='CosineAnnealingLR', by_epoch=False, eta_min_ratio=0.1)],
+    architecture=[dict(type='CosineAnnealingLR', by_epoch=False, eta_min_ratio=0.3)],
 )
 
 default_hooks = dict(

@@ -13,7 +13,8 @@ from prunet_mm.search.exact import best_choices
 from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.scores import Path, PathScores
 
-SLACK = 0.03  # of a budget, that widths make up for within about a granule each
+# Shares of a budget that widths can make up for: with some steps, and by rounding alone.
+SLACK, LITTLE = 0.1, 0.03
 
 Values = Mapping[str, Tensor]  # per layer: of its options, (draws, options), to be minimised
 
@@ -58,11 +59,12 @@ def exact_paths(
     budget_ms: float,
     price_per_ms: float = 0.0,
     fixed: Path | None = None,
+    slack: float = SLACK,
 ) -> list[dict[str, str]]:
     """Return, for every draw, the best path within a budget at the present hidden widths.
 
     Where widths are searched they can follow: then every ms has its price, and a path may exceed
-    the budget by the little that widths make up for, so that none loses a layer for a granule.
+    the budget by what widths make up for, so that none loses a layer for some granules.
 
     Args:
         supernet: Holds the choices and what they cost.
@@ -70,6 +72,7 @@ def exact_paths(
         budget_ms: In ms.
         price_per_ms: What a ms costs in loss.
         fixed: Choices that are settled already, by layer.
+        slack: Share of the budget that widths are to make up for, where they are searched.
     """
     fixed, options, costs = fixed or {}, {}, {}
     for name, layer in supernet.layers().items():
@@ -82,7 +85,7 @@ def exact_paths(
         for name, choices in options.items()
     ]
     if supernet.widths_move:
-        budget_ms *= 1 + SLACK
+        budget_ms *= 1 + slack
         rows = [
             row + price_per_ms * np.array(cost)
             for row, cost in zip(rows, costs.values(), strict=True)

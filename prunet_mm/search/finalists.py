@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mmengine.dist import all_reduce_params, is_distributed
 
 from prunet_mm.errors import SearchError
-from prunet_mm.search.choosing import exact_paths, most_frequent, values_of
+from prunet_mm.search.choosing import LITTLE, SLACK, exact_paths, most_frequent, values_of
 from prunet_mm.search.rounding import Rounding, round_widths
 from prunet_mm.search.settle import mean_and_error, settled_path
 from prunet_mm.supernet.paths import at_widths
@@ -67,7 +67,11 @@ def judge_finalists(
     supernet = model.supernet
     settled = settled_path(model, budget_ms, batches[:QUICK])
     values = values_of(supernet, model.scores)
-    drawn = exact_paths(supernet, values, budget_ms, model.price_per_ms)
+    drawn = [
+        path
+        for slack in ((SLACK, LITTLE) if supernet.widths_move else (SLACK,))
+        for path in exact_paths(supernet, values, budget_ms, model.price_per_ms, slack=slack)
+    ]
     others = [path for path in most_frequent(drawn, paths) if path != settled]
     judged, misfit = [], None
     for path in [settled, *others[: paths - 1]]:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from prunet_mm.search.choosing import SLACK, exact_paths, marginals, values_of
+from prunet_mm.search.choosing import LITTLE, exact_paths, marginals, values_of
 from prunet_mm.supernet.scores import Path
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def next_decision(
     if not others or share >= NEAR_TIE:
         return Decision(layer, choice, share, next(iter(others), None))
     rival, mean = others[0], values_of(supernet, model.scores, mean=True)
-    losses = [
-        model.task_losses(
-            batches, exact_paths(supernet, mean, budget_ms, price, {**fixed, layer: taken})[0]
-        )
+    one, other = (
+        exact_paths(supernet, mean, budget_ms, price, {**fixed, layer: taken})[0]
         for taken in (choice, rival)
-    ]
-    rise, se = mean_and_error(losses[1] - losses[0])
+    )
+    rise, se = mean_and_error(model.task_losses(batches, other) - model.task_losses(batches, one))
+    if supernet.widths_move:  # which make up for the difference in latency, at its price
+        rise += price * (supernet.path_ms(other) - supernet.path_ms(one))
     if rise < 0:
         choice, rival, share, rise = rival, choice, shares[layer][rival], -rise
     return Decision(layer, choice, share, rival, rise, se)
@@ -86,7 +86,7 @@ def _order(layer, shares: dict[str, float], budget_ms: float) -> tuple[float, fl
     choice, costs = next(iter(shares)), layer.costs_ms()
     expected_ms = sum(chance * costs[name] for name, chance in layer.chances().items())
     jump = abs(costs[choice] - expected_ms) / budget_ms
-    return (jump if jump > SLACK else 0.0), -shares[choice]
+    return (jump if jump > LITTLE else 0.0), -shares[choice]
 
 
 def settled_path(model: ArchitectureSearch, budget_ms: float, batches: Sequence) -> dict[str, str]:
