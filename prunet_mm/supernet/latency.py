@@ -42,7 +42,9 @@ class LatencyMixin:
                         table.block_ms(at.layer(candidate, width).block_key(at.height, at.width))
                         for width in widths
                     ]
-                    layer.candidates[candidate.name].latency_ms.copy_(torch.tensor(costs))
+                    layer.candidates[candidate.name].latency_ms.copy_(
+                        torch.tensor(costs, dtype=torch.float64)
+                    )
 
     def fastest_ms(self) -> float:
         """Return the latency in ms of the fastest network that is left."""
