@@ -16,6 +16,7 @@ from prunet_mm.search.frontier import plot_frontier, read_frontier
 from prunet_mm.search.history import FILE_NAME, read_history
 from prunet_mm.search.network_plot import plot_network
 from prunet_mm.search.plots import plot_candidates, plot_latency, plot_widths
+from prunet_mm.search.rounding import SHARE
 from prunet_mm.search.trace import Trace
 from prunet_mm.search.verdict import verdict
 
@@ -183,6 +184,11 @@ def _latency(outcome: Outcome) -> list[str]:
             f'No single granule fits into the {budget_ms - predicted_ms:.4f} ms that are left of '
             f'the budget: the cheapest one, {layer} to {width} channels, takes {more_ms:.4f} ms.'
         )
+    elif predicted_ms < SHARE * budget_ms:
+        lines += _wrapped(
+            'No wider hidden width is left that would use the rest of the budget: what was chosen '
+            'is too fast for it. Search longer, or ask for less.'
+        )
     return lines
 
 
@@ -223,11 +229,15 @@ def _frontier(work_dir: Path) -> list[str]:
         f'{"asked":>9}  {"predicted":>9}  {"measured":>9}  {"loss":>7}  network',
         *(
             f'{row["target_ms"]:9.4f}  {row["predicted_ms"]:9.4f}  '
-            f'{row.get("measured_ms", float("nan")):9.4f}  {row["loss"]:7.4f}  '
+            f'{_or_dash(row.get("measured_ms")):>9}  {row["loss"]:7.4f}  '
             f'{work_dir / row["subnet"]}'
             for row in rows
         ),
     ]
+
+
+def _or_dash(latency_ms: float | None) -> str:
+    return '-' if latency_ms is None else f'{latency_ms:.4f}'
 
 
 def _removed(history: list[dict]) -> list[str]:
