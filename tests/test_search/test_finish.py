@@ -97,7 +97,7 @@ def test_a_measurement_that_fails_costs_the_measurement_alone(
     if trouble == 'no process':
         monkeypatch.setattr(os, 'pipe', failing)
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
-    table = make_table(device=device_name('cpu'), batch=2**40)  # images of 256 TiB
+    table = make_table(device=device_name('cpu'), batch=2**31 - 1)  # images of 512 GiB
     assert finish.measure_subnets([spec], table, {}) is None
     (line,) = lines
     assert line.startswith('The network is not measured: ')
@@ -132,7 +132,9 @@ def test_deriving_in_the_midst_of_a_search_gives_a_network_of_the_budget(
     spec = NetworkSpec.load(tmp_path / 'derived/subnet.json')
     assert SearchSpace.from_dict(space).why_not(spec) is None
     assert spec.provenance['predicted_ms'] <= spec.provenance['budget_ms']
-    assert spec.provenance['predicted_ms'] >= 0.99 * spec.provenance['budget_ms']
+    uses = spec.provenance['predicted_ms'] >= 0.99 * spec.provenance['budget_ms']
+    # or what was chosen while no width had followed yet is as wide as it can be
+    assert uses or all(layer.hidden == 4 * layer.in_channels for layer in spec.layers)
 
 
 def test_what_is_known_goes_to_the_report(make_search, monkeypatch):

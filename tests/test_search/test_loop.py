@@ -110,7 +110,7 @@ def test_bad_settings_are_refused(make_search, started):
     for options, sentence in [
         ({'train_cfg.warmup_iters': 30}, 'warmup_iters=30 leaves nothing of max_iters=30'),
         ({'train_cfg.architecture_fraction': 1.0}, 'architecture_fraction: found 1.0'),
-        ({'train_cfg.architecture_interval': 0}, 'architecture_interval: found 0'),
+        ({'train_cfg.architecture_interval': 0}, 'train_cfg.architecture_interval is 0'),
         ({'train_cfg.paths': 1}, 'found paths=1, exploration=0.1; expected at least 2'),
         ({'train_cfg.exploration': 1.0}, 'found paths=4, exploration=1.0; expected'),
         ({'train_cfg.ramp': dict(fall=1.0)}, 'train_cfg.ramp: found begin=0.1, fall=1.0'),

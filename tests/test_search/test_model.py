@@ -49,7 +49,9 @@ def architecture_step(runner):
     batches = iter(runner.train_loop.dataloader.probe('architecture', 3))
     hard = model.supernet.sampling == 'hard'
     paths = [model.supernet.draw_path(rng, exploration=1.0) for _ in range(4 if hard else 0)]
-    return model.architecture_step(batches, runner.optim_wrapper['architecture'], paths)
+    log = model.architecture_step(batches, runner.optim_wrapper['architecture'], paths)
+    model.supernet.clamp_keeps()  # as the hook does
+    return log
 
 
 def parts(model):

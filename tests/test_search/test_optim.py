@@ -68,8 +68,10 @@ def test_settings_that_cannot_be_are_refused(make_search, started, options, sent
 
 
 def test_a_keep_coefficient_that_leaps_does_not_end_the_search(make_search, started):
-    runner = started(make_search())
-    runner.model.supernet.open_skips()
+    runner = started(make_search({'model.architecture.backbone.sampling': 'softmax'}))
+    model = runner.model
+    model.supernet.open_skips()
+    model.ramp.step(10**6, model.budget.largest_ms, steady=True)  # the budget begins to count
     groups = runner.optim_wrapper['architecture'].optimizer.param_groups
     (group,) = [group for group in groups if group['name'] == 'keep']
     group['lr'] = 200.0

@@ -68,6 +68,7 @@ def search(space, steps, layers_removed=()):
                 progress=progress,
                 expected_ms=1 + math.exp(-3 * progress),
                 budget_ms=1.0,
+                target_ms=1.0,
                 multiplier=progress,
                 temperature=1.0,
                 widths=widths,

@@ -34,6 +34,7 @@ def row(step, layers, events=(), chance=0.5):
         loss=1.0,
         expected_ms=1.0,
         budget_ms=0.9,
+        target_ms=0.9,
         multiplier=0.5,
         temperature=1.0,
         widths={
@@ -162,6 +163,8 @@ def test_a_granule_that_does_not_fit_is_named(words):
     assert 'stage1.layer2 to 24 channels' in text.replace('\n', ' ')
     assert '0.0625 ms' in text and '0.0500 ms' in text
     assert 'No single granule' not in words()
+    rest = words(predicted_ms=0.85, rounding=Rounding({}, 0.85))
+    assert 'too fast for it' in rest and 'too fast for it' not in text + words()
 
 
 def test_rounded_widths_are_listed_and_more_than_one_granule_is_no_convergence(words):
@@ -206,15 +209,17 @@ def test_a_frontier_has_a_row_for_every_target(tmp_path, words):
         )
         for target, loss in [(0.4, 1.5), (0.9, 1.25)]
     ]
+    rows[1] |= dict(measured_ms=0.91, measured_iqr_ms=0.01)
     (tmp_path / 'frontier.json').write_text(json.dumps(rows))
     text = words()
     assert line(text, '0.4000').split() == [
         '0.4000',
         '0.3900',
+        '-',
         '1.5000',
         f'{tmp_path}/subnet_0.4.json',
     ]
-    assert line(text, '0.9000').split()[1:3] == ['0.8900', '1.2500']
+    assert line(text, '0.9000').split()[1:4] == ['0.8900', '0.9100', '1.2500']
 
 
 def test_removals_are_listed_with_step_and_probability(words):

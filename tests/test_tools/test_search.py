@@ -101,7 +101,7 @@ def test_digits_search_killed_interrupted_and_finished(
     budget_ms, predicted_ms = spec.provenance['budget_ms'], latencies.predict_ms(spec)
     assert budget_ms == pytest.approx(latencies.predict_ms(space.largest()) / 2)
     assert predicted_ms <= budget_ms
-    assert predicted_ms >= 0.99 * budget_ms or 'No single granule fits' in out
+    assert predicted_ms >= 0.99 * budget_ms or re.search('No (single granule|wider)', out)
     assert f'{predicted_ms:.4f} ms' in out
     assert spec.provenance['seed'] == 1
     rows = [json.loads(line) for line in (work_dir / 'history.jsonl').read_text().splitlines()]
@@ -145,6 +145,7 @@ def test_mixed_precision_is_for_every_wrapper(tool, options, monkeypatch):
         raise PrunetError('enough')
 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')  # for mmengine's logger
     monkeypatch.setattr(SearchRunner, 'from_cfg', from_cfg)
     code, _, err = tool('search', DIGITS, *options(), '--amp', '--seed', 5)
     assert (code, err) == (2, 'error: enough\n')
