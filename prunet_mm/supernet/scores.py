@@ -72,7 +72,8 @@ class PathScores(nn.Module):
         fitted = len(self.columns) - layers
         if free <= fitted:  # as much doubt as the losses themselves leave
             return (total / free) ** 0.5 if free else 1.0
-        rest = total - float(self.mean() @ self.moment)
+        mean = self.mean()
+        rest = total - float(mean @ (self.moment + mean))  # without what the prior takes off
         return (max(rest, 0.0) / (free - fitted) + 1e-12) ** 0.5
 
     def draws(self) -> Tensor:
