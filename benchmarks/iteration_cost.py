@@ -2,10 +2,10 @@
 
     python benchmarks/iteration_cost.py [--rounds 15] [--out benchmarks/results/iteration_cost.json]
 
-An iteration is a step on the weights and one on the architecture; the measure is two training steps of the
-space's widest network on batches of the same size. Both take turns, at the widths where a search begins,
-which are its dearest. Time is the thread's processor time; memory is what a step saves for its backward
-pass.
+An iteration is a step on the weights and one on the architecture; the measure is two training
+steps of the space's widest network on batches of the same size. Both take turns, at the widths
+where a search begins, which are its dearest. Time is the thread's processor time; memory is what
+all steps save for their backward passes.
 """
 
 from __future__ import annotations

@@ -233,16 +233,23 @@ class ArchitectureSearch(BaseModel):
 
     @property
     def steady(self) -> bool:
-        """Whether anything may be decided: the budget has begun to count, and lambda is steady."""
-        return self.ramp.budget_ms is not None and self.objective.steady
+        """Whether anything may be decided: lambda is steady, at the budget of the moment.
+
+        A lambda that has overshot stands still, too, where it turns; E[lat] tells.
+        """
+        return self._within(0.05) and self.objective.steady
 
     @property
     def at_rest(self) -> bool:
         """Whether, besides, the budget does not fall any more, and is met within 1 %."""
-        if not (self.steady and self.ramp.at_last):
+        return self.steady and self.ramp.at_last and self._within(0.01)
+
+    def _within(self, share: float) -> bool:
+        """Whether there is a budget, and E[lat] is near it."""
+        if self.ramp.budget_ms is None:
             return False
         expected_ms = float(self.supernet.expected_latency_ms().detach())
-        return abs(expected_ms / self.ramp.budget_ms - 1) <= 0.01
+        return abs(expected_ms / self.ramp.budget_ms - 1) <= share
 
     def derived_path(self) -> dict[str, str]:
         """Return the path that is derived now: the best one by the scores within the budget."""

@@ -8,6 +8,7 @@ import torch
 
 from prunet_mm.models.blocks import build_block
 from prunet_mm.supernet import Prunode
+from prunet_mm.supernet.paths import at_widths
 from prunet_mm.supernet.stochastic_layer import SKIP
 
 DRAWS = 600
@@ -46,7 +47,11 @@ def with_shortcuts(make_supernet, make_space):
 
 def paths(supernet, count=12):
     """Any paths, with skips."""
-    return [supernet.draw_any_path(random.Random(seed)) for seed in range(count)]
+    return [any_path(supernet, random.Random(seed)) for seed in range(count)]
+
+
+def any_path(supernet, rng):
+    return {name: rng.choice(options) for name, options in supernet.all_options().items()}
 
 
 def fix_widths(supernet, seed=0):
@@ -223,44 +228,53 @@ def test_exploration_is_a_share_of_even_draws(supernet):
 def test_the_same_generator_draws_the_same_path(supernet):
     """On all ranks, and after a restart."""
     supernet.open_skips()
-    for draw in (supernet.draw_path, supernet.draw_any_path):
-        drawn = [draw(random.Random(seed)) for seed in range(10)]
-        assert drawn == [draw(random.Random(seed)) for seed in range(10)]
-        assert len({tuple(path.items()) for path in drawn}) > 5
+    drawn = [supernet.draw_path(random.Random(seed)) for seed in range(10)]
+    assert drawn == [supernet.draw_path(random.Random(seed)) for seed in range(10)]
+    assert len({tuple(path.items()) for path in drawn}) > 5
+    assert supernet.sandwich(random.Random(1), 2) == supernet.sandwich(random.Random(1), 2)
 
 
 def test_skips_that_are_not_open_are_drawn_for_weights_alone(supernet):
     """They have to work without the layer before anyone judges it."""
     assert SKIP not in frequencies(lambda rng: supernet.draw_path(rng, 0.5), 'stage3.layer2')
     even = dict.fromkeys(('irb_k3', 'irb_k5', SKIP), 1 / 3)
-    assert frequencies(supernet.draw_any_path, 'stage3.layer2') == close_to(even)
+    between = frequencies(lambda rng: supernet.sandwich(rng, 1)[1][0], 'stage3.layer2')
+    assert between == close_to(even)
     assert supernet.all_options()['stage3.layer2'] == list(even)
     assert SKIP not in supernet.options()['stage3.layer2']
+
+
+def test_a_sandwich_has_the_largest_first_and_the_smallest_last(with_shortcuts, table):
+    with_shortcuts.attach_latency(table)
+    networks = with_shortcuts.sandwich(random.Random(0), 3)
+    assert len(networks) == 5
+    (largest, widest), *between, (smallest, narrowest) = networks
+    assert SKIP not in largest.values() and smallest['stage3.layer2'] == SKIP
+    assert smallest['stage3.layer1'] == 'shortcut_k1'
+    assert all(width == prunode.widths[-1] for prunode, width in widest.items())
+    assert all(width == prunode.widths[0] for prunode, width in narrowest.items())
+    chosen = {w / prunode.widths[-1] for _, widths in between for prunode, w in widths.items()}
+    assert len(chosen) > 2
+    for path, widths in networks:
+        layers = with_shortcuts.layers()
+        on_path = [layers[name].candidates[c] for name, c in path.items() if c != SKIP]
+        assert set(widths) == {block for block in on_path if isinstance(block, Prunode)}
+
+
+def test_widths_are_given_back(supernet):
+    prunode = next(iter(supernet.prunodes()))
+    start = prunode.pair()
+    with at_widths({prunode: prunode.widths[1]}):
+        assert prunode.pair() == (prunode.widths[1], prunode.widths[1], None)
+    assert prunode.pair() == start
 
 
 def test_a_layer_that_stays_is_drawn_by_no_one_as_skipped(supernet):
     supernet.decide('stage3.layer2', 'irb_k5')
     for _ in range(2):
-        for draw in (supernet.draw_path, supernet.draw_any_path):
+        for draw in (supernet.draw_path, lambda rng: supernet.sandwich(rng, 1)[2][0]):
             assert frequencies(draw, 'stage3.layer2') == {'irb_k5': 1.0}
         supernet.open_skips()
-
-
-@pytest.mark.parametrize('shallow', [0.0, 0.5, 1.0])
-def test_what_computes_nothing_can_be_drawn_more_rarely(with_shortcuts, shallow):
-    def drawn(layer):
-        return frequencies(lambda rng: with_shortcuts.draw_any_path(rng, shallow), layer)
-
-    first, second = drawn('stage3.layer1'), drawn('stage3.layer2')
-    assert first.get('shortcut_k1', 0) == close_to(shallow / (1 + shallow))
-    assert second.get(SKIP, 0) == close_to(shallow / (2 + shallow))
-    assert (SKIP in second) == ('shortcut_k1' in first) == (shallow > 0)
-
-
-def test_where_all_that_is_left_computes_nothing_that_is_drawn(with_shortcuts):
-    with_shortcuts.layers()['stage3.layer1'].remove('irb_k3')
-    path = with_shortcuts.draw_any_path(random.Random(0), shallow=0.0)
-    assert path['stage3.layer1'] == 'shortcut_k1'
 
 
 # What a path costs

@@ -101,28 +101,6 @@ def test_it_derives_the_most_probable_candidates_at_their_nearest_widths(make_su
     assert supernet.derive(widths={'stage3.layer1': 8}).layers[5].hidden == 8
 
 
-# Warm-up
-
-
-def test_warm_up_draws_a_width_for_every_prunode_and_gives_it_back(make_supernet):
-    supernet = make_supernet()
-    start = [prunode.pair() for prunode in supernet.prunodes()]
-    drawn = set()
-    for seed in range(200):
-        supernet.draw_widths(random.Random(seed))
-        for prunode in supernet.prunodes():
-            lo, hi, r = prunode.pair()
-            assert r is None and lo == hi and lo in prunode.widths
-            drawn.add((id(prunode), lo))
-    assert drawn == {(id(p), width) for p in supernet.prunodes() for width in p.widths}
-    supernet.draw_widths(random.Random(0))
-    again = [p.fixed_width for p in supernet.prunodes()]
-    supernet.draw_widths(random.Random(0))
-    assert [p.fixed_width for p in supernet.prunodes()] == again
-    supernet.release_widths()
-    assert [prunode.pair() for prunode in supernet.prunodes()] == start
-
-
 # Layers
 
 
@@ -198,7 +176,9 @@ def test_what_is_computed_again_is_the_path_that_was_run(make_supernet, x, sampl
     """Several paths are judged before one backward pass through all of them."""
     nets = [make_supernet(sampling=sampling, with_cp=with_cp) for with_cp in (False, True)]
     nets[1].load_state_dict(nets[0].state_dict())
-    paths = [nets[0].draw_any_path(random.Random(seed)) for seed in range(3)]
+    every = nets[0].all_options()
+    rngs = [random.Random(seed) for seed in range(3)]
+    paths = [{name: rng.choice(choices) for name, choices in every.items()} for rng in rngs]
     for net in nets:
         losses = []
         for path in paths:
