@@ -70,6 +70,7 @@ def search(space, steps, layers_removed=()):
                 budget_ms=1.0,
                 target_ms=1.0,
                 multiplier=progress,
+                multiplier_average=progress / 2,
                 temperature=1.0,
                 widths=widths,
                 probabilities={

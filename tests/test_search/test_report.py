@@ -36,6 +36,7 @@ def row(step, layers, events=(), chance=0.5):
         budget_ms=0.9,
         target_ms=0.9,
         multiplier=0.5,
+        multiplier_average=0.5,
         temperature=1.0,
         widths={
             f'{layer}.{candidate}': dict(expected=12.0, lo=8, hi=16, widest=32)
@@ -163,7 +164,7 @@ def test_a_granule_that_does_not_fit_is_named(words):
     assert 'stage1.layer2 to 24 channels' in text.replace('\n', ' ')
     assert '0.0625 ms' in text and '0.0500 ms' in text
     assert 'No single granule' not in words()
-    rest = words(predicted_ms=0.85, rounding=Rounding({}, 0.85))
+    rest = words(predicted_ms=0.85, rounding=Rounding({}, 0.85)).replace('\n', ' ')
     assert 'too fast for it' in rest and 'too fast for it' not in text + words()
 
 
