@@ -79,6 +79,8 @@ def same(before, after):
 def test_an_architecture_step_touches_neither_weights_nor_statistics(begun, options):
     runner = begun(ALL_OPEN[options])
     model = runner.model
+    for keep in model.supernet.architecture_parameters()['keep']:
+        keep.data.fill_(0.5)  # free to move either way
     weights, searched, statistics = parts(model)
     for parameter in model.weight_parameters():
         parameter.grad = torch.full_like(parameter, 0.5)

@@ -164,8 +164,7 @@ def test_a_granule_that_does_not_fit_is_named(words):
     assert 'stage1.layer2 to 24 channels' in text.replace('\n', ' ')
     assert '0.0625 ms' in text and '0.0500 ms' in text
     assert 'No single granule' not in words()
-    rest = words(predicted_ms=0.85, rounding=Rounding({}, 0.85))
-    rest = ' '.join(rest.split())
+    rest = words(predicted_ms=0.85, rounding=Rounding({}, 0.85)).replace('\n', ' ')
     assert 'too fast for it' in rest and 'too fast for it' not in text + words()
 
 
