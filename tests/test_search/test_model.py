@@ -242,6 +242,7 @@ def test_nothing_drops_in_a_test_and_everything_drops_again_after_it(begun):
 
 def test_nothing_is_decided_before_the_budget_counts_nor_while_lambda_is_away(make_resting):
     model = make_resting()
+    model.ramp.now_ms.fill_(float(model.supernet.expected_latency_ms()))
     assert model.steady
     model.objective.average.fill_(float(model.objective.multiplier) + 1.0)
     assert not model.steady and not model.at_rest
@@ -251,6 +252,8 @@ def test_nothing_is_decided_before_the_budget_counts_nor_while_lambda_is_away(ma
         model.ramp.now_ms.fill_(expected_ms / share)
         model.ramp.targets_ms = (float(model.ramp.now_ms),)
         assert model.at_rest == rests
+    model.ramp.now_ms.fill_(expected_ms / 1.1)  # lambda may stand still where it turns
+    assert not model.steady
     model.ramp.now_ms.fill_(0.0)
     assert not model.steady
 
