@@ -79,8 +79,12 @@ class SearchStateHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add what the next session must find unchanged."""
-        drawn = dict(runner.train_loop.drawn)
-        checkpoint['search'] = dict(drawn=drawn, identity=identity(runner), course=course(runner))
+        checkpoint['search'] = dict(
+            drawn=dict(runner.train_loop.drawn),
+            walking=runner.model.supernet.walking,  # no hook sets it where a network is derived
+            identity=identity(runner),
+            course=course(runner),
+        )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Restore structure and positions.
@@ -97,6 +101,7 @@ class SearchStateHook(Hook):
         if runner._resume:  # and not only derived from
             _require_same(search.get('course'), course(runner))
         model.supernet.restore_structure(structure)
+        model.supernet.walking = search['walking']
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             for wrapper in runner.optim_wrapper.values():
                 forget_removed(wrapper.optimizer, model)
