@@ -10,8 +10,6 @@ model = dict(
         head=dict(type='LinearClsHead', num_classes=10, in_channels=1280),
     ),
     latency=dict(device='cpu', batch=64, threads=1),
-    # a short search: lambda has to be as quick as the budget
-    objective=dict(type='AugmentedLagrangian', rate=0.3),
     memory=100,
 )
 train_dataloader = dict(batch_size=32)
