@@ -178,8 +178,9 @@ def test_a_search_from_the_wheel_in_an_empty_folder(installed, root, synthetic_t
     done = installed(
         *('search', 'prunet_digits', '--work-dir', 'found', '--cfg-options'),
         f'model.latency.table={tmp_path}/table.json',
+        'model.latency.batch=1',
         *('train_cfg.max_iters=6', 'train_cfg.warmup_iters=2', 'train_dataloader.batch_size=8'),
-        *('train_cfg.architecture_batch_size=8', 'custom_hooks.4.threshold=0.9'),
+        *('train_cfg.architecture_batch_size=8', 'custom_hooks.5.threshold=0.9'),
         'optim_wrapper.architecture.optimizer.lr=0.2',
     )
     assert done.returncode == 0, done.stderr

@@ -31,6 +31,8 @@ from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.paths import Widths, at_widths
 from prunet_mm.supernet.scores import Path, PathScores
 
+NEAR = 0.05  # share of the budget by which E[lat] may be off when something is decided
+
 Judged = tuple[Tensor, dict[str, Tensor]]  # a loss, 0-d, and its terms by name
 
 
@@ -237,7 +239,7 @@ class ArchitectureSearch(BaseModel):
 
         A lambda that has overshot stands still, too, where it turns; E[lat] tells.
         """
-        return self._within(0.05) and self.objective.steady
+        return self._within(NEAR) and self.objective.steady
 
     @property
     def at_rest(self) -> bool:

@@ -240,8 +240,11 @@ def test_nothing_drops_in_a_test_and_everything_drops_again_after_it(begun):
     assert float(model.losses(batches[0])[0]) != first
 
 
-def test_nothing_is_decided_before_the_budget_counts_nor_while_lambda_is_away(make_resting):
+def test_nothing_is_decided_before_the_budget_counts_nor_while_lambda_is_away(
+    make_resting, monkeypatch
+):
     model = make_resting()
+    monkeypatch.setattr('prunet_mm.search.model.NEAR', 0.05)
     model.ramp.now_ms.fill_(float(model.supernet.expected_latency_ms()))
     assert model.steady
     model.objective.average.fill_(float(model.objective.multiplier) + 1.0)

@@ -99,7 +99,8 @@ def test_a_copied_folder_goes_on_from_its_own_checkpoint_as_the_config_says(
         *(*SHORT, *changed, 'default_hooks.logger.interval=1'),
     )
     assert code == 0, err
-    assert f'Load checkpoint from {copy}/epoch_1.pth' in out
+    logs = ''.join(path.read_text() for path in copy.glob('*/*.log'))
+    assert f'Load checkpoint from {copy}/epoch_1.pth' in logs
     assert str(work) + '/' not in out
     assert 'optim_wrapper.optimizer.lr was 0.004 and is 0.001' in out
     (log,) = copy.glob('*/vis_data/scalars.json')
