@@ -83,7 +83,7 @@ def make_detector_search(quick, root, scenes, synthetic_table, tmp_path):
         cfg.model.latency = dict(
             table=str(tmp_path / 'table.json'),
             # too little for all layers, even at their narrowest
-            budget_ms=1.5 * table.predict_ms(SearchSpace.from_dict(space).smallest()),
+            budget_ms=1.15 * table.predict_ms(SearchSpace.from_dict(space).smallest()),
         )
         for part in ('val', 'test'):
             for key in ('cfg', 'dataloader', 'evaluator'):
@@ -154,7 +154,8 @@ def test_every_tier_prunes_and_the_stages_of_the_neck_stay(
     runner.train()
     assert any('without it the loss rises by' in line for line in lines)  # a layer was tested
     events = [event for row in history() for event in row['events']]
-    assert {event['kind'] for event in events} >= {'move', 'candidate', 'layer'}
+    kinds = {event['kind'] for event in events}
+    assert kinds >= {'move', 'candidate', 'layer'}, [line for line in lines if 'stays' in line]
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
     assert len(spec.layers) < len(runner.model.supernet.space.positions())
     assert spec.provenance['predicted_ms'] <= spec.provenance['budget_ms']
