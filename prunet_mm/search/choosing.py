@@ -53,6 +53,38 @@ def chances_at(supernet: SuperNet, values: Values, price_per_ms: float) -> dict[
     return chances
 
 
+def price_for(supernet: SuperNet, values: Values, budget_ms: float) -> float:
+    """Return the price of a ms in loss at which E[lat] meets a budget, by bisection.
+
+    Where there are no widths to move, E[lat] is nearly a step function of the price: a multiplier
+    that follows the gap would swing from one end of the space to the other.
+
+    Args:
+        supernet: Holds the choices and what they cost.
+        values: What they add to the loss; a path per row.
+        budget_ms: In ms.
+    """
+    costs = {
+        name: torch.tensor(list(layer.costs_ms().values()), dtype=torch.float64)
+        for name, layer in supernet.layers().items()
+    }
+    values = {name: values[name].cpu() for name in costs}
+
+    def expected_ms(price: float) -> float:
+        chosen = (cost[(values[name] + price * cost).argmin(1)] for name, cost in costs.items())
+        return supernet.fixed_ms + sum(float(cost.mean()) for cost in chosen)
+
+    spread = sum(float(value.max() - value.min()) for value in values.values())
+    steps = [float(cost.sort().values.diff().clamp(min=1e-9).min()) for cost in costs.values()
+             if len(cost) > 1]  # fmt: skip
+    high = spread / min(steps, default=1.0)  # at which latency alone decides
+    low = -high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if expected_ms(middle) > budget_ms else (low, middle)
+    return high
+
+
 def exact_paths(
     supernet: SuperNet,
     values: Values,

@@ -23,7 +23,7 @@ from prunet_mm.latency.device import device_name
 from prunet_mm.models.recompute import frozen_statistics
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
-from prunet_mm.search.choosing import chances_at, exact_paths, values_of
+from prunet_mm.search.choosing import chances_at, exact_paths, price_for, values_of
 from prunet_mm.search.latency_settings import require_settings, size_warning
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.search.ramp import BudgetRamp
@@ -204,16 +204,23 @@ class ArchitectureSearch(BaseModel):
 
         with frozen_statistics(self), self._only(supernet.searched_parameters()):
             log = self._step(batches, wrapper, judge, objective)
-        if budget_ms is not None:
+        if budget_ms is not None and (supernet.widths_move or supernet.sampling != 'hard'):
             self.objective.update(float(supernet.expected_latency_ms().detach()))
         return log
 
     def weigh(self) -> None:
         """Let the probabilities of hard paths follow from scores and the price of latency."""
         supernet = self.supernet
-        if supernet.sampling == 'hard':
-            values = values_of(supernet, self.scores)
-            supernet.believe(chances_at(supernet, values, self.price_per_ms))
+        if supernet.sampling != 'hard':
+            return
+        values = values_of(supernet, self.scores)
+        if self.objective.meets_budget and self.ramp.budget_ms and not supernet.widths_move:
+            budget_ms = self.ramp.budget_ms
+            self.objective.settle(price_for(supernet, values, budget_ms) * budget_ms)
+            price = float(self.objective.multiplier) / budget_ms
+        else:
+            price = self.price_per_ms
+        supernet.believe(chances_at(supernet, values, price))
 
     @property
     def price_per_ms(self) -> float:

@@ -43,6 +43,13 @@ class LatencyObjective(nn.Module):
         """Return the loss of the architecture step."""
         return task_loss + self.penalty(expected_ms)
 
+    meets_budget = False  # whether the multiplier is there to meet the budget
+
+    def settle(self, multiplier: float) -> None:
+        """Put lambda where the budget is met, if that is known; its average follows."""
+        self.multiplier.fill_(multiplier)
+        self.average.lerp_(self.multiplier, 1 / MEMORY)
+
     @property
     def steady(self) -> bool:
         """Whether lambda is near its moving average, so that what it pays is a price."""
@@ -76,6 +83,8 @@ class AugmentedLagrangian(LatencyObjective):
         rate: Lambda grows by ``k * rate * c`` per architecture step.
         limit: Largest ``|c|`` that is integrated.
     """
+
+    meets_budget = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from prunet_mm.search.choosing import (
     exact_paths,
     marginals,
     most_frequent,
+    price_for,
     values_of,
 )
 
@@ -52,6 +53,22 @@ def test_a_price_makes_the_cheaper_choice_more_probable_and_none_impossible(mode
             assert (chances > 0).all()
         if 'skip' in options:
             assert options[int(dear[name].argmax())] == 'skip'
+
+
+@pytest.mark.parametrize('share', [0.7, 0.8, 0.9])
+def test_a_price_that_is_solved_meets_the_budget(model, share):
+    """As well as draws can: one draw's choice is the smallest step of E[lat]."""
+    supernet = model.supernet
+    values = values_of(supernet, model.scores)
+
+    def expected_ms(price):
+        supernet.believe(chances_at(supernet, values, price))
+        return float(supernet.expected_latency_ms())
+
+    budget_ms = share * expected_ms(-1e9)
+    price = price_for(supernet, values, budget_ms)
+    assert expected_ms(price) <= budget_ms * 1.02
+    assert expected_ms(price - 0.02 * abs(price)) >= budget_ms * 0.98
 
 
 @pytest.mark.parametrize('share', [0.6, 0.8, 1.0])
