@@ -166,7 +166,7 @@ def installed(built, tmp_path):
             env={**os.environ, 'PYTHONPATH': str(site)},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
 
     return run
