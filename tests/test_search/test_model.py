@@ -261,6 +261,16 @@ def test_nothing_is_decided_before_the_budget_counts_nor_while_lambda_is_away(
     assert not model.steady
 
 
+@pytest.mark.parametrize(
+    ('share', 'decides'), [(1.04, True), (0.96, True), (1.06, False), (0.94, False)]
+)
+def test_nothing_is_decided_far_from_the_budget(make_resting, monkeypatch, share, decides):
+    model = make_resting()
+    monkeypatch.setattr('prunet_mm.search.model.NEAR', 0.05)
+    model.ramp.now_ms.fill_(float(model.supernet.expected_latency_ms()) / share)
+    assert model.steady == decides
+
+
 def build(make_search, **changes):
     config = make_search().cfg.model.to_dict()
     for path, value in changes.items():

@@ -1,5 +1,6 @@
 import pytest
 
+from prunet_mm.search.objective import LatencyObjective
 from prunet_mm.spec import NetworkSpec
 
 # What each tier decides, as it is called in the history
@@ -30,3 +31,8 @@ def test_every_tier_can_be_used_alone(decided):
     for tier, kind in TIERS.items():
         others = set(TIERS.values()) - {kind}
         assert not others & decided(*(other for other in TIERS if other != tier))
+
+
+def test_no_tier_decides_while_lambda_is_away_from_its_average(decided, monkeypatch):
+    monkeypatch.setattr(LatencyObjective, 'steady', False)
+    assert decided() <= {'move'}
