@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from itertools import pairwise
 
 from prunet_mm.errors import ConfigError, SearchError
@@ -56,12 +57,28 @@ class Budget:
             targets = [largest_ms * ratio for ratio in targets]
         for budget in targets:
             if not smallest_ms <= budget <= largest_ms:
+                lowest, highest = printed_limits(smallest_ms, largest_ms)
                 raise SearchError(
-                    f'The budget of {budget:.4g} ms is infeasible: in this space, by the '
-                    f'{table_kind} table, the smallest network takes {smallest_ms:.4g} ms and the '
-                    f'largest {largest_ms:.4g} ms; choose --latency-target-ms between them.'
+                    f'The budget of {budget:.6g} ms is infeasible: in this space, by the '
+                    f'{table_kind} table, the smallest network takes {lowest} ms and the largest '
+                    f'{highest} ms; choose --latency-target-ms between them.'
                 )
         return cls(targets[0], smallest_ms, largest_ms, tuple(reversed(targets)))
+
+
+def printed_limits(smallest_ms: float, largest_ms: float) -> tuple[str, str]:
+    """Both ends of a range of budgets, each rounded inwards: typed back, either is accepted.
+
+    Four digits, or as many as it takes to keep the ends in order.
+    """
+    for digits in range(4, 17):
+        lowest, highest = (
+            float(Context(prec=digits, rounding=rounding).create_decimal(Decimal(end_ms)))
+            for end_ms, rounding in ((smallest_ms, ROUND_CEILING), (largest_ms, ROUND_FLOOR))
+        )
+        if lowest <= highest:
+            return f'{lowest:.{digits}g}', f'{highest:.{digits}g}'
+    return repr(smallest_ms), repr(largest_ms)
 
 
 def _numbers(key: str, value) -> list[float]:
@@ -77,9 +94,9 @@ def _numbers(key: str, value) -> list[float]:
             f'{"numbers" if key == "targets_ms" else "a number"} above 0.'
         )
     for lower, higher in pairwise(numbers):
-        if lower >= higher:
+        if lower >= higher or f'{lower:g}' == f'{higher:g}':  # files are named like this
             raise ConfigError(
                 f'model.latency.targets_ms: found {higher:g} behind {lower:g}, expected latencies '
-                'that rise, each once.'
+                'that rise, each once, in six digits.'
             )
     return numbers

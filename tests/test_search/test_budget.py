@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from prunet_mm.errors import ConfigError, SearchError
@@ -35,7 +37,29 @@ def test_an_infeasible_budget_names_the_smallest_and_the_largest_network(latency
         Budget.resolve(latency, 1.23456, 8.07654, 'estimated')
     assert 'by the estimated table' in str(error.value)
     assert '1.235 ms' in str(error.value)
-    assert '8.077 ms' in str(error.value)
+    assert '8.076 ms' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('smallest_ms', 'largest_ms', 'printed'),
+    [
+        (4.0017, 8.0764, ('4.002', '8.076')),
+        (1.2341, 8.0766, ('1.235', '8.076')),
+        (0.0010004, 12346.0, ('0.001001', '1.234e+04')),
+        (2.0, 2.5, ('2', '2.5')),
+        (4.00171, 4.00189, ('4.0018', '4.0018')),  # as many digits as keep them in order
+        (0.1 + 0.2, 0.1 + 0.2, ('0.30000000000000004', '0.30000000000000004')),
+    ],
+)
+def test_a_limit_that_is_printed_is_accepted_when_it_is_typed_back(
+    smallest_ms, largest_ms, printed
+):
+    with pytest.raises(SearchError) as error:
+        Budget.resolve(dict(budget_ms=2 * largest_ms), smallest_ms, largest_ms)
+    found = re.search(r'takes (\S+) ms and the largest (\S+) ms', str(error.value)).groups()
+    assert found == printed
+    for limit in found:
+        assert Budget.resolve(dict(budget_ms=limit), smallest_ms, largest_ms)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +97,12 @@ def test_what_is_no_number_above_0_is_refused(key, value):
 
 
 @pytest.mark.parametrize(
-    ('targets', 'found'), [([2.0, 3.0, 2.5], '2.5 behind 3'), ([2.0, 2.0], '2 behind 2')]
+    ('targets', 'found'),
+    [
+        ([2.0, 3.0, 2.5], '2.5 behind 3'),
+        ([2.0, 2.0], '2 behind 2'),
+        ([2.0000001, 2.0000002], '2 behind 2'),  # one would overwrite the other's files
+    ],
 )
 def test_targets_out_of_order_or_equal_are_refused(targets, found):
     with pytest.raises(ConfigError, match=f'targets_ms: found {found}, .* rise, each once'):
