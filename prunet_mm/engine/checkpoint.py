@@ -15,7 +15,6 @@ import re
 import threading
 import time
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,35 +198,43 @@ def resume_point(work_dir: str | os.PathLike) -> Path | None:
 
     That is the one marked as the latest, which need not have the highest number, after a run was
     resumed from an older one. A folder that was moved or copied has it still, while the mark names
-    the old place.
+    the old place. Where it cannot be read, the one before it stands in, with a warning.
+
+    Raises:
+        CheckpointError: None that is there can be read.
     """
-    marked = Path(work_dir, LAST_CHECKPOINT)
-    if marked.exists():
-        path = Path(marked.read_text().strip())
-        for candidate in (Path(work_dir, path.name), path):
-            if candidate.is_file():
-                return candidate
-    return latest_checkpoint(work_dir)
+    unreadable = None
+    for path in _candidates(work_dir):
+        try:
+            load_checkpoint_file(path)
+        except CheckpointError as error:
+            unreadable = unreadable or error
+            continue
+        if unreadable:
+            warnings.warn(f'{unreadable}; going on from the one before, {path.name}', stacklevel=2)
+        return path
+    if unreadable:
+        raise unreadable
+    return None
 
 
-def latest_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """The complete ``iter_<number>.pth`` or ``epoch_...`` with the highest number, or None.
+def _candidates(work_dir: str | os.PathLike) -> list[Path]:
+    """The checkpoint that is marked as the latest and those before it, or all, newest first."""
+    paths = [path for path in Path(work_dir).glob('*.pth') if _NAME.fullmatch(path.name)]
+    paths.sort(key=_number, reverse=True)
+    mark = Path(work_dir, LAST_CHECKPOINT)
+    if not mark.exists():
+        return paths
+    marked = Path(mark.read_text().strip())
+    for path in (Path(work_dir, marked.name), marked):
+        if path.is_file():
+            numbered = _NAME.fullmatch(path.name)
+            return [path, *(one for one in paths if numbered and _number(one) < _number(path))]
+    return paths
 
-    Needs no file that says which it is, so a run killed between two writes, or a folder that was
-    moved, cannot mislead it.
-    """
-    return next(iter(_newest_first(folder)), None)
 
-
-def _newest_first(folder: str | os.PathLike) -> list[Path]:
-    paths = [path for path in Path(folder).glob('*.pth') if _NAME.fullmatch(path.name)]
-    paths.sort(key=lambda path: int(_NAME.fullmatch(path.name)[1]), reverse=True)
-    return [path for path in paths if _is_complete(path)]
-
-
-def _is_complete(path: Path) -> bool:
-    """Whether a file is a whole archive: the table of contents is the last thing written to it."""
-    return path.is_file() and zipfile.is_zipfile(path)
+def _number(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])
 
 
 class AtomicLocalBackend(LocalBackend):

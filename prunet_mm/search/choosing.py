@@ -96,7 +96,8 @@ def exact_paths(
     """Return, for every draw, the best path within a budget at the present hidden widths.
 
     Where widths are searched they can follow: then every ms has its price, and a path may exceed
-    the budget by what widths make up for, so that none loses a layer for some granules.
+    the budget by what widths make up for, so that none loses a layer for some granules. Where no
+    path is within the budget at the present widths, those are returned that are at the narrowest.
 
     Args:
         supernet: Holds the choices and what they cost.
@@ -106,23 +107,26 @@ def exact_paths(
         fixed: Choices that are settled already, by layer.
         slack: Share of the budget that widths are to make up for, where they are searched.
     """
-    fixed, options, costs = fixed or {}, {}, {}
+    fixed, options, costs, narrowest = fixed or {}, {}, {}, {}
     for name, layer in supernet.layers().items():
-        here = layer.costs_ms()
+        here, least = layer.costs_ms(), layer.narrowest_ms()
         options[name] = [fixed[name]] if name in fixed else list(here)
-        costs[name] = [here[choice] for choice in options[name]]
+        costs[name] = np.array([here[choice] for choice in options[name]])
+        narrowest[name] = np.array([least[choice] for choice in options[name]])
     columns = supernet.options()
     rows = [
         values[name][:, [columns[name].index(choice) for choice in choices]].cpu().numpy()
         for name, choices in options.items()
     ]
+    left_ms, counted = budget_ms - supernet.fixed_ms, costs
     if supernet.widths_move:
-        budget_ms *= 1 + slack
-        rows = [
-            row + price_per_ms * np.array(cost)
-            for row, cost in zip(rows, costs.values(), strict=True)
-        ]
-    picks = best_choices(rows, list(costs.values()), budget_ms - supernet.fixed_ms)
+        rows = [row + price_per_ms * costs[name] for row, name in zip(rows, costs, strict=True)]
+        share = left_ms / (budget_ms * (1 + slack) - supernet.fixed_ms)
+        # No width makes up for more than it has above the narrowest.
+        counted = {name: np.maximum(costs[name] * share, narrowest[name]) for name in costs}
+    if sum(cost.min() for cost in counted.values()) > left_ms:
+        counted = narrowest
+    picks = best_choices(rows, list(counted.values()), left_ms)
     return [
         {name: choices[pick] for pick, (name, choices) in zip(row, options.items(), strict=True)}
         for row in picks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 from mmengine.device import get_device
@@ -11,7 +13,9 @@ from torch import nn
 from prunet_mm.engine.checkpoint import mark_latest, resume_point
 from prunet_mm.engine.screen_runner import ScreenRunner
 from prunet_mm.errors import CheckpointError, ConfigError
+from prunet_mm.search.budget import printed_limits
 from prunet_mm.search.finish import conclude
+from prunet_mm.search.hooks import LayerPruningHook
 from prunet_mm.search.model import ArchitectureSearch
 
 
@@ -52,6 +56,21 @@ class SearchRunner(ScreenRunner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Move the model to the device, in channels-last, as convolutions are fastest."""
         return model.to(get_device(), memory_format=torch.channels_last)
+
+    def train(self) -> nn.Module:
+        """Search; see :meth:`mmengine.runner.Runner.train`.
+
+        Raises:
+            ConfigError: The budget takes skips, and no hook would open them.
+        """
+        budget_ms, least_ms = self.model.budget.budget_ms, self.model.supernet.reachable_ms()
+        if budget_ms < least_ms and not any(isinstance(h, LayerPruningHook) for h in self.hooks):
+            raise ConfigError(
+                f'The budget of {budget_ms:.6g} ms takes layers that are skipped: with all of them '
+                f'{printed_limits(least_ms, math.inf)[0]} ms is the least; ask for that much, or '
+                'add a LayerPruningHook to custom_hooks.'
+            )
+        return super().train()
 
     def load_or_resume(self) -> None:
         """Find the latest checkpoint in the work dir, also if that folder was moved."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from prunet_mm.latency import LatencyTable
-from prunet_mm.supernet.stochastic_layer import StochasticLayer
 
 
 class LatencyMixin:
@@ -48,14 +45,18 @@ class LatencyMixin:
 
     def fastest_ms(self) -> float:
         """Return the latency in ms of the fastest network that is left."""
-        return self._floor_ms(lambda layer: not layer.stays)
+        return self.fixed_ms + sum(
+            min(layer.narrowest_ms().values()) for layer in self.layers().values() if layer.stays
+        )
 
     def reachable_ms(self) -> float:
         """Return the lowest expected latency in ms that widths, logits and keeps can reach now.
 
         It is above :meth:`fastest_ms` until the skips open.
         """
-        return self._floor_ms(lambda layer: layer.skip_open)
+        return self.fixed_ms + sum(
+            min(layer.narrowest_ms().values()) for layer in self.layers().values()
+        )
 
     def widest_ms(self, without: str | None = None) -> float:
         """Return the latency in ms of the most probable candidates at their widest.
@@ -67,13 +68,6 @@ class LatencyMixin:
             float(layer.candidates[layer.best()].latency_ms.max())
             for name, layer in self.layers().items()
             if name != without
-        )
-
-    def _floor_ms(self, skipped: Callable[[StochasticLayer], bool]) -> float:
-        return self.fixed_ms + sum(
-            min(float(c.latency_ms.min()) for c in layer.candidates.values())
-            for layer in self.layers().values()
-            if not skipped(layer)
         )
 
     def expected_latency_ms(self) -> Tensor:

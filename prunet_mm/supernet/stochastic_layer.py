@@ -149,6 +149,11 @@ class StochasticLayer(nn.Module):
         costs = {name: float(block.latency_ms.max()) for name, block in self.candidates.items()}
         return costs if self.stays else costs | {SKIP: 0.0}
 
+    def narrowest_ms(self) -> dict[str, float]:
+        """Return the least latency of every option over its widths, in ms."""
+        costs = {name: float(block.latency_ms.min()) for name, block in self.candidates.items()}
+        return costs | ({SKIP: 0.0} if self.skip_open else {})
+
     @torch.no_grad()
     def believe(self, chances: dict[str, float]) -> None:
         """Set the probabilities of all choices; every one is above 0."""
@@ -175,7 +180,9 @@ class StochasticLayer(nn.Module):
         """Return the name of the most probable candidate (the first, where two tie)."""
         return list(self.candidates)[int(self.probabilities().argmax())]
 
-    def prune_below(self, threshold: float, only_dearer: bool = False) -> list[tuple[str, float]]:
+    def prune_below(
+        self, threshold: float, only_dearer: bool = False, most_ms: float = math.inf
+    ) -> list[tuple[str, float]]:
         """Remove, for good, the candidates whose probability is below ``threshold``.
 
         The least probable one goes first; then the rest is renormalised and tested again, so the
@@ -184,6 +191,7 @@ class StochasticLayer(nn.Module):
         Args:
             threshold: A probability, given that the layer is there.
             only_dearer: Spare what costs no more than the most probable candidate.
+            most_ms: What the layer may cost, in ms; spare the last one that can be as cheap.
 
         Returns:
             Name and probability of each removed candidate, in the order of removal.
@@ -195,7 +203,9 @@ class StochasticLayer(nn.Module):
             able = [
                 name
                 for name in chances
-                if name != best and (costs[name] > costs[best] or not only_dearer)
+                if name != best
+                and (costs[name] > costs[best] or not only_dearer)
+                and self._least_ms(without=name) <= max(most_ms, self._least_ms())
             ]
             lowest = min(able, key=chances.get, default=best)
             if lowest == best or chances[lowest] >= threshold:
@@ -203,6 +213,9 @@ class StochasticLayer(nn.Module):
             self.remove(lowest)
             removed.append((lowest, chances[lowest]))
         return removed
+
+    def _least_ms(self, without: str | None = None) -> float:
+        return min(cost for name, cost in self.narrowest_ms().items() if name != without)
 
     def remove(self, name: str) -> None:
         """Remove a candidate for good: its modules and its logit."""

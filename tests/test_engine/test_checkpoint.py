@@ -25,7 +25,6 @@ from torch import nn
 from prunet_mm.engine import addresses
 from prunet_mm.engine import checkpoint as module
 from prunet_mm.engine.checkpoint import (
-    latest_checkpoint,
     load_checkpoint_file,
     mark_latest,
     resume_point,
@@ -338,7 +337,7 @@ class TestSaving:
         assert process.exitcode == -signal.SIGKILL
         assert len(os.listdir(path.parent)) == 2
         assert load_checkpoint_file(path) == dict(old=1)
-        assert latest_checkpoint(path.parent) == path
+        assert resume_point(path.parent) == path
 
         # A process that starts later removes what the dead one has left.
         monkeypatch.setattr(module, '_STARTED', time.time() + 1)
@@ -364,16 +363,43 @@ class TestLatest:
         return tmp_path
 
     def test_the_highest_number_wins(self, folder):
-        assert latest_checkpoint(folder).name == 'iter_000010.pth'
+        assert resume_point(folder).name == 'iter_000010.pth'
 
-    def test_damaged_temporary_and_other_files_do_not_count(self, folder):
-        content = (folder / 'iter_9.pth').read_bytes()
-        (folder / 'iter_11.pth').write_bytes(content[:-10])
-        (folder / 'iter_12.pth').mkdir()
+    def test_temporary_and_other_files_do_not_count(self, folder):
         for name in ('.iter_13.pth.0123abcd.tmp', 'best_99.pth', 'iter_14.pth.bak'):
-            (folder / name).write_bytes(content)
-        mark_latest(folder / 'iter_2.pth', folder)
-        assert latest_checkpoint(folder).name == 'iter_000010.pth'
+            shutil.copy(folder / 'iter_9.pth', folder / name)
+        assert resume_point(folder).name == 'iter_000010.pth'
+
+    @pytest.mark.parametrize('marked', [True, False])
+    @pytest.mark.parametrize(
+        'damage',
+        [
+            lambda data: data[:-10],
+            lambda data: b'',
+            lambda data: bytes(len(data)),
+            lambda data: data.replace(b'number', b'n\xff\xfeber', 1),
+        ],
+    )
+    def test_the_one_before_stands_in_for_what_cannot_be_read(self, folder, damage, marked):
+        newest = folder / 'iter_000010.pth'
+        if marked:
+            mark_latest(newest, folder)
+        newest.write_bytes(damage(newest.read_bytes()))
+        with pytest.warns(UserWarning, match='iter_000010.pth: .*; going on from .* iter_9.pth'):
+            assert resume_point(folder) == folder / 'iter_9.pth'
+
+    def test_only_older_ones_stand_in_for_the_one_that_is_marked(self, folder):
+        """A run that was resumed from an older one has newer ones of its former course beside."""
+        mark_latest(folder / 'iter_9.pth', folder)
+        (folder / 'iter_9.pth').write_bytes(b'')
+        with pytest.warns(UserWarning, match='going on from the one before, iter_2.pth'):
+            assert resume_point(folder) == folder / 'iter_2.pth'
+
+    def test_where_none_can_be_read_nothing_begins_anew(self, folder):
+        for path in folder.glob('iter_*'):
+            path.write_bytes(b'')
+        with pytest.raises(CheckpointError, match='iter_000010.pth: the checkpoint is empty'):
+            resume_point(folder)
 
     def test_what_is_marked_is_resumed_also_in_a_copy(self, folder, tmp_path_factory):
         mark_latest(folder / 'iter_9.pth', folder)
@@ -390,8 +416,8 @@ class TestLatest:
         assert resume_point(tmp_path).name == 'epoch_10.pth'
 
     def test_none(self, tmp_path):
-        assert latest_checkpoint(tmp_path) is None
-        assert latest_checkpoint(tmp_path / 'missing') is None
+        assert resume_point(tmp_path) is None
+        assert resume_point(tmp_path / 'missing') is None
 
     def test_mmengine_finds_what_is_marked(self, folder):
         mark_latest(folder / 'iter_9.pth', folder)

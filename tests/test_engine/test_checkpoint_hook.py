@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from prunet_mm.engine.checkpoint import latest_checkpoint, load_checkpoint_file
+from prunet_mm.engine.checkpoint import load_checkpoint_file, resume_point
 from prunet_mm.engine.checkpoint_hook import AtomicCheckpointHook
 from prunet_mm.errors import CheckpointError
 
@@ -94,7 +94,7 @@ def test_keeps_the_last_two_and_says_which_is_the_latest(build, tmp_path):
     build().train()
     assert checkpoints(tmp_path) == ['iter_4.pth', 'iter_6.pth']
     assert Path(tmp_path, 'last_checkpoint').read_text() == str(tmp_path / 'iter_6.pth')
-    assert latest_checkpoint(tmp_path) == tmp_path / 'iter_6.pth'
+    assert resume_point(tmp_path) == tmp_path / 'iter_6.pth'
 
 
 def test_what_a_runner_saves_loads_as_plain_data(build, tmp_path):

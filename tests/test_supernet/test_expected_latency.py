@@ -165,3 +165,50 @@ def test_a_missing_block_is_an_error_at_once(make_supernet):
 
     with pytest.raises(LatencyTableError, match='no latency for'):
         make_supernet().attach_latency(Empty())
+
+
+def cheapest_first(supernet):
+    """By layer, the candidates by their least latency."""
+    return {
+        name: sorted(layer.candidates, key=layer.narrowest_ms().get)
+        for name, layer in supernet.layers().items()
+    }
+
+
+@pytest.mark.parametrize('skips', [False, True])
+def test_no_candidate_goes_that_the_budget_needs(supernet, skips):
+    """However improbable it is, one that keeps the cheapest network within the budget stays."""
+    if skips:
+        supernet.open_skips()
+    order = cheapest_first(supernet)
+    for name, layer in supernet.layers().items():
+        for place, candidate in enumerate(order[name]):
+            layer.logits[candidate].data.fill_(10.0 * place)  # the dearest is the likeliest
+    budget_ms = supernet.reachable_ms()
+    supernet.prune_below(1.0, budget_ms=budget_ms)
+    assert supernet.reachable_ms() == budget_ms
+    for name, layer in supernet.layers().items():
+        kept = {order[name][-1]} | ({order[name][0]} if not layer.skip_open else set())
+        assert set(layer.candidates) == kept
+    supernet.prune_below(1.0)
+    assert all(len(layer.candidates) == 1 for layer in supernet.layers().values())
+
+
+def test_of_the_candidates_that_a_budget_needs_only_so_many_are_spared(supernet):
+    order = cheapest_first(supernet)
+    for name, layer in supernet.layers().items():
+        for place, candidate in enumerate(order[name]):
+            layer.logits[candidate].data.fill_(10.0 * place)
+    budget_ms = supernet.reachable_ms() * 1.2
+    removed = supernet.prune_below(1.0, budget_ms=budget_ms)
+    assert supernet.reachable_ms() <= budget_ms
+    assert any(candidate == order[name][0] for name, candidate, _ in removed)
+
+
+def test_before_the_skips_open_a_budget_below_what_is_reachable_spares_the_cheapest(supernet):
+    order = cheapest_first(supernet)
+    for name, layer in supernet.layers().items():
+        layer.logits[order[name][-1]].data.fill_(50.0)
+    before = supernet.reachable_ms()
+    supernet.prune_below(1.0, budget_ms=supernet.fastest_ms())
+    assert supernet.reachable_ms() == before

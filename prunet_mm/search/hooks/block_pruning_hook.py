@@ -18,7 +18,8 @@ class BlockPruningHook(Hook):
 
     From arXiv 2209.11785, tier 2; the thresholds are our reconstruction. Nothing is decided while
     lambda is away from its moving average, and while the budget still falls only what is dearer
-    than the most probable candidate goes: what is cheaper may yet be needed. A removal at a
+    than the most probable candidate goes: what is cheaper may yet be needed. Nothing ever goes
+    without which no network that is left is within the (lowest) budget. A removal at a
     probability close to that of the others says that the choice was nearly a coin flip, so each
     is logged with its probability.
 
@@ -35,7 +36,9 @@ class BlockPruningHook(Hook):
         if not loop.stepped or not model.steady:
             return
         threshold = self.threshold(loop.progress)
-        removed = model.supernet.prune_below(threshold, only_dearer=not model.ramp.at_last)
+        removed = model.supernet.prune_below(
+            threshold, only_dearer=not model.ramp.at_last, budget_ms=model.budget.budget_ms
+        )
         facts = circumstances(runner) if removed else {}
         for layer, candidate, probability in removed:
             runner.logger.info(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from prunet_mm.errors import ConfigError
+from prunet_mm.search.budget import printed_limits
 from prunet_mm.search.settle import mean_and_error
 from prunet_mm.supernet.stochastic_layer import SKIP
 from prunet_mm.supernet.unused_channels import forget_removed
@@ -61,16 +64,17 @@ class LayerPruningHook(Hook):
             return
         loop = runner.train_loop
         steps = (self.end - self.begin) * (loop.max_iters - loop.warmup_iters) / loop.interval
-        groups = runner.optim_wrapper['architecture'].param_groups
-        rate = next(g for g in groups if g['name'] == 'keep').get('initial_lr')
-        rate = rate or next(g for g in groups if g['name'] == 'keep')['lr']
+        wrapper = runner.optim_wrapper['architecture']
+        group = next(group for group in wrapper.param_groups if group['name'] == 'keep')
+        rate = group.get('initial_lr') or group['lr']
         # A quarter: half of the way for gradients that change sign, half for rates that decay.
         if steps * rate / 4 < 1 - self.threshold:
+            factor = 4 * (1 - self.threshold) / steps / wrapper.optimizer.defaults['lr']
             raise ConfigError(
                 f'LayerPruningHook: a keep coefficient cannot fall from 1 to {self.threshold} in '
-                f'{steps:.0f} architecture steps at a learning rate of {rate:.2g}; it needs at '
-                f'least {4 * (1 - self.threshold) / steps:.2g} '
-                '(optim_wrapper.architecture.paramwise_cfg.keep), or more steps.'
+                f'{steps:.0f} architecture steps at a learning rate of {rate:.2g}; it takes '
+                'optim_wrapper.architecture.paramwise_cfg.keep of at least '
+                f'{printed_limits(factor, math.inf)[0]}, or more steps.'
             )
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:

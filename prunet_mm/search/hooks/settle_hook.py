@@ -44,6 +44,8 @@ class SettleHook(Hook):
             return
         if loop.architecture_steps % self.interval or not model.at_rest:
             return
+        if model.supernet.reachable_ms() > model.ramp.budget_ms:  # it takes skips, not open yet
+            return
         probe = loop.dataloader.probe('architecture', self.probes, loop.iter)
         decision = next_decision(model, model.ramp.budget_ms, probe)
         if decision is None:

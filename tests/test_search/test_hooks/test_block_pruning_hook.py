@@ -55,7 +55,8 @@ def test_while_the_budget_falls_only_what_is_dearer_goes(make_lone_search, monke
     supernet, ramp_of = runner.model.supernet, lambda: runner.model.ramp
     seen = []
 
-    def prune_below(threshold, only_dearer=False):
+    def prune_below(threshold, only_dearer=False, budget_ms=None):
+        assert budget_ms == runner.model.budget.budget_ms
         seen.append((only_dearer, ramp_of().at_last))
         return []
 

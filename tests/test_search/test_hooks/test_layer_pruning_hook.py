@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -109,19 +111,21 @@ def test_of_blends_a_keep_reaches_the_threshold_at_the_least_rate_that_is_accept
     steps = {'train_cfg.max_iters': 65, 'train_dataloader.batch_size': 2}
     steps |= {'train_cfg.architecture_batch_size': 2, 'default_hooks.checkpoint.interval': 1000}
     steps |= {'model.architecture.backbone.sampling': 'softmax'}
-    least = 4 * (1 - threshold) / 36
+    least = 4 * (1 - threshold) / 36 / 1e-3
 
-    def search(rate):
+    def search(factor):
         rates = {
             'optim_wrapper.architecture.optimizer.lr': 1e-3,
-            'optim_wrapper.architecture.paramwise_cfg.keep': rate / 1e-3,
+            'optim_wrapper.architecture.paramwise_cfg.keep': factor,
         }
         never = hook(threshold=threshold, interval=1000)
         return make_lone_search(never, steps | LATENCY_ALONE | rates)
 
-    with pytest.raises(ConfigError, match=rf'from 1 to {threshold} in 36 .* {least:.2g} '):
+    with pytest.raises(ConfigError, match=rf'from 1 to {threshold} in 36 ') as error:
         search(0.99 * least).train()
-    search(1.01 * least).train()
+    factor = float(re.search(r'paramwise_cfg.keep of at least (\S+), or', str(error.value))[1])
+    assert factor == pytest.approx(least, rel=1e-3)
+    search(factor).train()  # the factor that is named is accepted
     keeps = [row['keep'] for row in history() if 0.2 <= row['progress'] <= 0.8]
     assert max(keeps[-1].values()) < threshold
 
