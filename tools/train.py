@@ -55,6 +55,7 @@ def main() -> None:
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.detection.evaluation import use_exact_metric
+    from prunet_mm.engine.buffers_hook import SameBuffersHook
     from prunet_mm.engine.checkpoint import use_safe_loading
     from prunet_mm.engine.schedule_hook import ChangedScheduleHook
     from prunet_mm.engine.screen import screen
@@ -71,6 +72,7 @@ def main() -> None:
         require_weights(runner.model)
         runner.register_hook(FittingWeightsHook())
         runner.register_hook(ChangedScheduleHook())
+        runner.register_hook(SameBuffersHook())
         runner.train()
 
 

@@ -285,7 +285,7 @@ def build_stream(
         sampler=sampler,
         num_workers=num_workers,
         collate_fn=collate,
-        worker_init_fn=_leave_interrupts_to_main,
+        worker_init_fn=_leave_signals_to_main,
         # Without one, every new loader draws a number from torch's global generator.
         generator=torch.Generator(),
     )
@@ -313,9 +313,11 @@ def sample_batch(
     return collate(samples.__getitems__(list(islice(sampler, batch_size))))
 
 
-def _leave_interrupts_to_main(_: int) -> None:
-    # Ctrl-C reaches workers too, while the main process may still want batches to end its step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_main(_: int) -> None:
+    # Ctrl-C, and whatever ends a whole group of processes, reaches workers too, while the main
+    # process may still want batches to end its step. They end with it, whatever it ends of.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _shuffle(size: int, *key: Any) -> np.ndarray:

@@ -24,6 +24,7 @@ from prunet_mm.models.recompute import frozen_statistics
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
 from prunet_mm.search.choosing import chances_at, exact_paths, price_for, values_of
+from prunet_mm.search.gradients import average_gradients
 from prunet_mm.search.latency_settings import require_settings, size_warning
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.search.ramp import BudgetRamp
@@ -372,9 +373,7 @@ class ArchitectureSearch(BaseModel):
             if wrapper.should_update():
                 break
         if is_distributed():
-            # No wrapper of torch: parameters come and go, which DistributedDataParallel forbids.
-            held = [p for group in wrapper.param_groups for p in group['params']]
-            all_reduce_params([p.grad for p in held if p.grad is not None], op='mean')
+            average_gradients(p for group in wrapper.param_groups for p in group['params'])
         wrapper.step()
         wrapper.zero_grad()
         return log
