@@ -1,7 +1,10 @@
 import os
+import runpy
 import signal
+import socket
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 # Before anything imports torch or matplotlib: one thread is fastest for networks this small, and
@@ -38,6 +41,60 @@ def run_python():
         )
 
     return run
+
+
+class Ranks:
+    """A tool in several processes, copies of this one, started as torchrun starts them.
+
+    Args:
+        count: How many.
+        folder: For what they print, a file each.
+        args: The tool and its arguments.
+        first: Called with the rank before the tool.
+    """
+
+    def __init__(self, count, folder, *args, first=None):
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = free.getsockname()[1]
+        world = dict(WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        self.outputs = [folder / f'rank_{rank}.txt' for rank in range(count)]
+        self.processes = [
+            get_context('fork').Process(target=self._be, args=(rank, world, args, first))
+            for rank in range(count)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def _be(self, rank, world, args, first):
+        os.environ.update(world, RANK=str(rank), LOCAL_RANK=str(rank), CUDA_VISIBLE_DEVICES='')
+        file = os.open(self.outputs[rank], os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(file, 1), os.dup2(file, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, 'w', 1), os.fdopen(2, 'w', 1)
+        os.chdir(ROOT)
+        if first:
+            first(rank)
+        sys.argv = [str(arg) for arg in args]
+        runpy.run_path(str(ROOT / sys.argv[0]), run_name='__main__')
+
+    def end(self, timeout=120):
+        """Wait for all; returns exit code and output of each."""
+        try:
+            for process in self.processes:
+                process.join(timeout)
+            return [
+                (process.exitcode, output.read_text())
+                for process, output in zip(self.processes, self.outputs, strict=True)
+            ]
+        finally:
+            for process in self.processes:
+                process.kill()
+
+
+@pytest.fixture
+def run_ranks(tmp_path):
+    """Run a tool in several processes; see `Ranks`."""
+    return lambda count, *args, **kwargs: Ranks(count, tmp_path, *args, **kwargs).end()
 
 
 @pytest.fixture(scope='session')

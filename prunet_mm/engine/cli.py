@@ -11,7 +11,9 @@ import errno
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+LOST_PEER = 'DistBackendError', 'DistNetworkError', 'DistStoreError'
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
@@ -59,6 +62,8 @@ def run(main: Callable[[], None]) -> None:
 def resumable(cfg: Config) -> Iterator[None]:
     """Holds the work dir for a run, and tells whoever presses Ctrl-C the command to go on with.
 
+    SIGTERM, by which batch systems end a run, counts as Ctrl-C.
+
     Raises:
         ConfigError: Another run holds the work dir, or nothing can be written there.
         KeyboardInterrupt: With that sentence, where there is a checkpoint.
@@ -66,11 +71,14 @@ def resumable(cfg: Config) -> Iterator[None]:
     rank = LAUNCHERS.get(cfg.get('launcher'), ('',))[0]
     first = os.environ.get(rank, '0') == '0'  # it holds the folder for all processes of the run
     try:
-        with only_run(cfg.work_dir) if first else contextlib.nullcontext():
+        with only_run(cfg.work_dir) if first else contextlib.nullcontext(), _heeding_sigterm():
             yield
     except KeyboardInterrupt as interrupt:
-        if not Path(cfg.work_dir, 'last_checkpoint').exists():
+        if not first or not Path(cfg.work_dir, 'last_checkpoint').exists():
             raise
+        if rank:  # what started this process is not known
+            how = 'the same command with --resume'
+            raise KeyboardInterrupt(f'{str(interrupt) or "interrupted"}; to go on: {how}') from None
         path = str(cfg.get('load_from'))
         resume = {'--resume', path, f'--resume={path}'}
         argv = [argument for argument in sys.argv if argument not in resume]
@@ -78,6 +86,21 @@ def resumable(cfg: Config) -> Iterator[None]:
         words = [Path(sys.executable).name, program] if program.endswith('.py') else program.split()
         command = shlex.join([*words, *arguments, '--resume'])
         raise KeyboardInterrupt(f'{str(interrupt) or "interrupted"}; to go on: {command}') from None
+
+
+@contextlib.contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt('terminated')
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _exit(line: str, code: int) -> None:
@@ -116,6 +139,15 @@ def explain(error: BaseException) -> str | None:
         return (
             f'{error}: a norm cannot train on so little, so take larger batches or images, and '
             'set drop_last=True in the train_dataloader if it is the last batch that is too small'
+        )
+    # From torch.distributed; gloo's errors have no class of their own.
+    if isinstance(error, RuntimeError) and (
+        type(error).__name__ in LOST_PEER or '/gloo/' in str(error)
+    ):
+        reason = one_line(str(error).rpartition(']')[2] or error)
+        return (
+            f'another process of this run has ended or does not answer ({reason}): its own error '
+            'says why; then go on with --resume'
         )
     # An ImportError without a name was raised by hand: by the check of installed versions, or for
     # what a place for curves needs.

@@ -253,10 +253,11 @@ class TestStream:
         with pytest.raises(StopIteration):
             next(stream)
 
-    def test_workers_survive_ctrl_c(self):
+    @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+    def test_workers_survive_what_ends_all_processes_of_a_search(self, number):
         with start_stream(num_workers=1) as stream:
             next(stream)
-            os.kill(stream._batches._workers[0].pid, signal.SIGINT)
+            os.kill(stream._batches._workers[0].pid, number)
             for _ in range(5):  # more than are loaded ahead
                 next(stream)
 

@@ -1,11 +1,18 @@
+"""Searches in two processes: the same on both, resumable, and over when one of them is."""
+
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 
+import pytest
 import torch
 
+from prunet_mm.engine.checkpoint import load_checkpoint_file
+from prunet_mm.search import SearchLoop
 from prunet_mm.spec import NetworkSpec
 
 # What each process has in the end, and which files it wrote
@@ -90,3 +97,92 @@ def test_two_processes_prune_the_same_and_write_once(root, tiny_config, history,
         'iter_25.pth',
         'searched.pth',
     ]
+
+
+def dying(steps):
+    """Have the process of a rank killed before its step of that number; `steps` is by rank."""
+
+    def first(rank):
+        run_iter = SearchLoop._run_iter
+
+        def run_or_die(loop):
+            if loop.iter == steps.get(rank):
+                os.kill(os.getpid(), signal.SIGKILL)
+            run_iter(loop)
+
+        SearchLoop._run_iter = run_or_die
+
+    return first
+
+
+@pytest.fixture
+def search(run_ranks, quick, tiny_config, tmp_path):
+    """Search in small in so many processes, on 16 images a step in all of them together."""
+
+    def search(count, work_dir='work', *args, steps=()):
+        options = {
+            'train_dataloader.batch_size': 16 // count,
+            'train_cfg.architecture_batch_size': 16 // count,
+            'train_cfg.max_iters': 25,
+            'env_cfg.dist_cfg.backend': 'gloo',
+        }
+        command = ['tools/search.py', tiny_config(options), '--work-dir', tmp_path / work_dir]
+        first = dying(dict(steps))
+        return run_ranks(count, *command, '--launcher', 'pytorch', *args, first=first)
+
+    return search
+
+
+@pytest.fixture(scope='module')
+def ends(tmp_path_factory):
+    return tmp_path_factory.mktemp('ends')
+
+
+@pytest.fixture
+def whole(search, ends, tmp_path):
+    """The work dir of a search in two processes that nothing happened to."""
+    if not (ends / 'two').exists():
+        assert [code for code, _ in search(2, 'whole')] == [0, 0]
+        shutil.copytree(tmp_path / 'whole', ends / 'two')
+    return ends / 'two'
+
+
+def test_resumed_in_two_processes_it_ends_in_the_same_bits(search, whole, tmp_path):
+    assert [code for code, _ in search(2, steps={0: 13, 1: 13})] == [-signal.SIGKILL] * 2
+    for code, output in search(2, 'work', '--resume'):
+        assert code == 0, output
+    for name in ('history.jsonl', 'subnet.json'):
+        assert (tmp_path / 'work' / name).read_bytes() == (whole / name).read_bytes()
+    one, other = (
+        load_checkpoint_file(folder / 'searched.pth')['state_dict']
+        for folder in (whole, tmp_path / 'work')
+    )
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize('killed', [0, 1])
+def test_where_a_process_is_killed_the_other_ends_with_a_sentence(search, tmp_path, killed):
+    ends = search(2, steps={killed: 8})
+    assert ends[killed][0] == -signal.SIGKILL
+    code, output = ends[1 - killed]
+    assert code == 2, output
+    assert 'Traceback' not in output
+    assert (
+        output.strip().splitlines()[-1].startswith('error: another process of this run has ended')
+    )
+    assert (tmp_path / 'work/iter_5.pth').exists()
+
+
+def test_two_processes_search_as_one_does_on_as_many_images(search, whole, history):
+    """The same budgets at the same steps; losses and E[lat] but for norms over half the images."""
+    ((code, output),) = search(1)
+    assert code == 0, output
+    one = history()
+    two = [json.loads(line) for line in (whole / 'history.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in one] == [row['step'] for row in two]
+    begun = [row['step'] for row in one if row['budget_ms']]
+    assert begun == [row['step'] for row in two if row['budget_ms']]
+    for alone, shared in zip(one, two, strict=True):
+        assert shared['loss'] == pytest.approx(alone['loss'], rel=0.3)
+        assert shared['expected_ms'] == pytest.approx(alone['expected_ms'], rel=0.1)
