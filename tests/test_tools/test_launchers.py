@@ -155,3 +155,20 @@ def test_missing_arguments_are_told_in_one_line(launch, name, args):
     assert done.returncode == 2
     assert done.stderr.startswith('usage: ') and done.stderr.count('\n') == 1
     assert f'{name} ' in done.stderr
+
+
+def test_the_score_that_two_processes_log_is_that_of_their_checkpoint(run_ranks, tool, tmp_path):
+    """Each has normed images of its own, and the checkpoint holds the norms of the first."""
+    few = ('train_dataloader.batch_size=4', 'train_dataloader.dataset.indices=40')
+    norms = ('model.backbone.norm_cfg.type=BN', 'model.backbone.norm_cfg.momentum=0.9')
+    options = ('--work-dir', tmp_path, '--cfg-options', *SHORT[1:], *few, *norms)
+    for code, output in run_ranks(2, 'tools/train.py', CONFIG, '--launcher', 'pytorch', *options):
+        assert code == 0, output
+    (scalars,) = tmp_path.glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in scalars.read_text().splitlines()]
+    (logged,) = (row['accuracy/top1'] for row in rows if 'accuracy/top1' in row)
+    out = tmp_path / 'metrics.json'
+    told = ('--out', out, '--out-item', 'metrics')
+    code, _, err = tool('test', CONFIG, tmp_path / 'epoch_1.pth', *told, *options)
+    assert code == 0, err
+    assert json.loads(out.read_text())['accuracy/top1'] == logged
