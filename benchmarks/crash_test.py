@@ -57,8 +57,13 @@ OPTIONS = [
     'train_cfg.architecture_batch_size=2',
     'train_dataloader.batch_size=2',
     'optim_wrapper.architecture.optimizer.lr=0.3',
+    # a lambda that moves, and yet is steady enough to decide by
+    'model.objective.type=AugmentedLagrangian',
+    'model.objective.weight=0.1',
+    'model.objective.rate=0.01',
     'default_hooks.checkpoint.interval=5',
     'default_hooks.logger.interval=5',
+    'custom_hooks.4.threshold.start=0.0',
     'custom_hooks.4.threshold.end=0.4',
     'custom_hooks.5.threshold=0.95',
     'custom_hooks.5.begin=0.2',

@@ -5,9 +5,11 @@ import functools
 import itertools
 import json
 import random
+from multiprocessing import get_context
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.runner import runner as mmengine_runner
 
@@ -258,6 +260,28 @@ def teach():
         model.weigh()
 
     return teach
+
+
+@pytest.fixture
+def in_two_processes(tmp_path):
+    """Call a function with the rank in two processes that can talk; returns what each returns."""
+
+    def be(work, rank):
+        store = dist.FileStore(str(tmp_path / 'store'), 2)
+        dist.init_process_group('gloo', store=store, rank=rank, world_size=2)
+        torch.save(work(rank), tmp_path / f'{rank}.pt')
+        dist.barrier()
+
+    def run(work):
+        processes = [get_context('fork').Process(target=be, args=(work, rank)) for rank in (0, 1)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            process.kill()
+        return [torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1)]
+
+    return run
 
 
 @pytest.fixture
