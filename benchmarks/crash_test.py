@@ -76,6 +76,7 @@ SPACE = 'model.architecture.backbone.space.stages'
 OF_TASK = dict(
     digits=[f'{SPACE}.{stage}.depth=2' for stage in (0, 1)],
     detection=[
+        'model.latency.budget_ratio=0.6',
         'train_dataloader.dataset.pipeline.2.scale=(64,64)',
         *(f'{SPACE}.{stage}.depth=2' for stage in (1, 2, 3)),
         *(f'{SPACE}.{stage}.max_expansion=2' for stage in (1, 2, 3)),

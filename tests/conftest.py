@@ -77,7 +77,7 @@ class Ranks:
         sys.argv = [str(arg) for arg in args]
         runpy.run_path(str(ROOT / sys.argv[0]), run_name='__main__')
 
-    def end(self, timeout=120):
+    def end(self, timeout=300):
         """Wait for all; returns exit code and output of each."""
         try:
             for process in self.processes:

@@ -144,7 +144,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and (
         type(error).__name__ in LOST_PEER or '/gloo/' in str(error)
     ):
-        reason = one_line(str(error).rpartition(']')[2] or error)
+        first, *_ = str(error).splitlines() or ['']
+        reason = re.sub(r'\A\[\S+\] ', '', first)  # without the place in gloo's source
         return (
             f'another process of this run has ended or does not answer ({reason}): its own error '
             'says why; then go on with --resume'

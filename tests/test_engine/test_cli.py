@@ -1,7 +1,9 @@
 import errno
 import os
 import re
+import signal
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -86,6 +88,57 @@ def test_a_full_disk_is_no_defect():
         '(a training or a search goes on with --resume)'
     )
     assert cli.explain(OSError(errno.EBADF, os.strerror(errno.EBADF))) is None
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (
+            RuntimeError('[/x/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:5'),
+            'Connection closed by peer [::1]:5',
+        ),
+        (torch.distributed.DistBackendError('NCCL error\nin a line'), 'NCCL error'),
+    ],
+)
+def test_a_process_that_lost_another_one_says_so(error, reason):
+    sentence = cli.explain(error)
+    assert sentence.startswith(
+        f'another process of this run has ended or does not answer ({reason}'
+    )
+    assert '\n' not in sentence
+    assert cli.explain(RuntimeError('a defect of ours')) is None
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The config of a run that has a checkpoint."""
+    (tmp_path / 'last_checkpoint').touch()
+    return Config(dict(work_dir=str(tmp_path), launcher='none'))
+
+
+def ended_by_sigterm(cfg):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as raised, cli.resumable(cfg):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) == before
+    return str(raised.value)
+
+
+def test_what_ends_a_job_counts_as_ctrl_c(begun, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a config.py'])
+    told = ended_by_sigterm(begun)
+    assert re.fullmatch(r"terminated; to go on: \S+ tools/train.py 'a config.py' --resume", told)
+    (tmp_path / 'last_checkpoint').unlink()
+    assert ended_by_sigterm(begun) == 'terminated'
+
+
+def test_of_several_processes_the_first_tells_how_to_go_on(begun, monkeypatch):
+    begun.launcher = 'pytorch'  # what started it is not known
+    monkeypatch.setenv('RANK', '0')
+    assert ended_by_sigterm(begun) == 'terminated; to go on: the same command with --resume'
+    monkeypatch.setenv('RANK', '1')
+    assert ended_by_sigterm(begun) == 'terminated'
 
 
 @pytest.mark.parametrize(
