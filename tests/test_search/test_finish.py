@@ -31,6 +31,42 @@ def test_the_network_is_of_the_space_and_keeps_the_budget(searched, space, make_
     assert 'a device far away' in told['latency']
 
 
+@pytest.mark.parametrize('tight', [1.0, 1.02])
+def test_a_search_at_the_lowest_budget_ends_in_a_network_that_keeps_it(
+    make_search, tmp_path, tight
+):
+    """However little there is to give away, no tier removes what the budget needs."""
+    smallest_ms = make_search().model.budget.smallest_ms
+    options = {
+        'model.latency': dict(budget_ms=tight * smallest_ms, budget_ratio=None),
+        'train_cfg.max_iters': 20,
+        'default_hooks.checkpoint.interval': 100,
+    }
+    # removes whatever is not the likeliest as soon as it may
+    hooks = dict(BlockPruningHook=dict(threshold=dict(start=0.9, end=0.9)))
+    make_search(options, hooks=hooks).train()
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    assert spec.provenance['predicted_ms'] <= tight * smallest_ms * (1 + 1e-9)
+
+
+def test_a_target_below_what_is_there_without_skips_is_met_before_they_open(
+    make_search, tmp_path, history
+):
+    supernet = make_search().model.supernet
+    targets_ms = [1.1 * supernet.fastest_ms(), 0.95 * supernet.reachable_ms()]
+    options = {
+        'model.latency': dict(targets_ms=targets_ms, budget_ratio=None),
+        'train_cfg.ramp': dict(fall=0.3),
+        'default_hooks.checkpoint.interval': 100,
+    }
+    make_search(options, hooks=dict(LayerPruningHook=dict(begin=0.9, end=0.95))).train()
+    (passed,) = (row for row in history() for e in row['events'] if e['kind'] == 'target')
+    assert passed['progress'] < 0.9
+    for target_ms in targets_ms:
+        spec = NetworkSpec.load(tmp_path / f'work/subnet_{target_ms:g}ms.json')
+        assert spec.provenance['predicted_ms'] <= target_ms
+
+
 def test_the_supernet_has_become_that_network(searched, tmp_path):
     """Its weights, cut to the hidden widths, give the same outputs in the network alone."""
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')

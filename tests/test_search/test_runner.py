@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import pytest
@@ -44,3 +45,18 @@ def test_a_model_without_a_search_is_refused(make_search):
     )
     with pytest.raises(ConfigError, match='found ImageClassifier, expected an ArchitectureSearch'):
         make_search({'model': model})
+
+
+def test_a_budget_that_takes_skips_is_refused_where_no_hook_opens_them(make_search):
+    supernet = make_search().model.supernet
+    least_ms, hooks = supernet.reachable_ms(), dict(LayerPruningHook=None, DeriveHook=None)
+
+    def search(budget_ms, hooks):
+        options = {'model.latency': dict(budget_ms=budget_ms, budget_ratio=None)}
+        return make_search(options | {'train_cfg.max_iters': 6}, hooks=hooks)
+
+    with pytest.raises(ConfigError, match='takes layers that are skipped') as error:
+        search(0.99 * least_ms, hooks).train()
+    named = re.search(r'all of them (\S+) ms is the least', str(error.value))[1]
+    search(named, hooks).train()
+    search(0.99 * least_ms, dict(DeriveHook=None)).train()
