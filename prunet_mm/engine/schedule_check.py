@@ -59,6 +59,11 @@ def schedulers(config: Mapping | list, name: str = 'param_scheduler') -> Iterato
     if isinstance(config, Mapping) and 'type' in config:
         yield name, config
         return
+    if not isinstance(config, (Mapping, list, tuple)):
+        raise ConfigError(
+            f'{name} is {config!r}: expected a schedule, which is a dict with a type, or a list of '
+            'schedules'
+        )
     for key, part in config.items() if isinstance(config, Mapping) else enumerate(config):
         yield from schedulers(part, f'{name}.{key}')
 

@@ -36,6 +36,13 @@ def test_those_of_a_search_are_named():
         require_schedule(cfg)
 
 
+@pytest.mark.parametrize('value', [None, 7, 'cosine', [None]])
+def test_what_is_no_schedule_is_named(value):
+    cfg = dict(train_cfg=dict(max_iters=10), param_scheduler=dict(weights=value))
+    with pytest.raises(ConfigError, match=r'param_scheduler\.weights\S* is .*expected a schedule'):
+        require_schedule(cfg)
+
+
 def test_epochs_do_not_end_where_iterations_are_counted():
     with pytest.raises(ConfigError, match='counts epochs, but the training counts iterations'):
         require_schedule(config(dict(type='LinearLR', end=1), by_epoch=False, max_iters=50))

@@ -58,5 +58,5 @@ def test_a_budget_that_takes_skips_is_refused_where_no_hook_opens_them(make_sear
     with pytest.raises(ConfigError, match='takes layers that are skipped') as error:
         search(0.99 * least_ms, hooks).train()
     named = re.search(r'all of them (\S+) ms is the least', str(error.value))[1]
-    search(named, hooks).train()
+    search(float(named), hooks).train()
     search(0.99 * least_ms, dict(DeriveHook=None)).train()
