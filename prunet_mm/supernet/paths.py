@@ -46,7 +46,11 @@ class PathMixin:
         """Draw networks for a step of the warm-up: the largest, the smallest, and some between.
 
         The sandwich rule of *Universally Slimmable Networks* (arXiv 1903.05134): who trains the
-        ends trains what lies between. Skips that are not open yet are drawn, too.
+        ends trains what lies between. That holds for widths, which share weights. Candidates do
+        not: the choices of the two ends would be trained in every step, and would look better
+        than they are. So those between are drawn by what they lack, and all choices of a layer
+        are trained equally often (strict fairness, as *FairNAS*, arXiv 1907.01845, has it; in
+        expectation here). Skips that are not open yet are drawn, too.
 
         Args:
             rng: The same on all ranks.
@@ -55,13 +59,17 @@ class PathMixin:
         Returns:
             Path and hidden widths of each; the largest first.
         """
-        layers = self.layers()
-        every = {name: layer.options(closed=True) for name, layer in layers.items()}
-        costs = {name: layer.widest_ms() for name, layer in layers.items()}
-        paths = [{name: max(costs[name], key=costs[name].get) for name in every}]
-        for _ in range(between):
-            paths.append({name: rng.choice(options) for name, options in every.items()})
-        paths.append({name: min(every[name], key=costs[name].get) for name in every})
+        largest, smallest, drawn = {}, {}, [{} for _ in range(between)]
+        for name, layer in self.layers().items():
+            costs = layer.widest_ms()
+            options = list(costs)
+            largest[name], smallest[name] = (end(costs, key=costs.get) for end in (max, min))
+            share = (between + 2) / len(options)
+            ends = [(one == largest[name]) + (one == smallest[name]) for one in options]
+            lack = [max(share - had, 0.0) for had in ends]
+            for path in drawn:
+                (path[name],) = rng.choices(options, lack if any(lack) else None)
+        paths = [largest, *drawn, smallest]
         rules = [max, *[rng.choice] * between, min]
         return [
             (path, {block: rule(block.widths) for block in self._prunodes_on(path)})
