@@ -175,7 +175,7 @@ class StochasticLayer(nn.Module):
         """Return the name of the most probable candidate (the first, where two tie)."""
         return list(self.candidates)[int(self.probabilities().argmax())]
 
-    def prune_below(self, threshold: float, only_dearer: bool = False) -> list[tuple[str, float]]:
+    def prune_below(self, threshold: float) -> list[tuple[str, float]]:
         """Remove, for good, the candidates whose probability is below ``threshold``.
 
         The least probable one goes first; then the rest is renormalised and tested again, so the
@@ -183,7 +183,6 @@ class StochasticLayer(nn.Module):
 
         Args:
             threshold: A probability, given that the layer is there.
-            only_dearer: Spare what costs no more than the most probable candidate.
 
         Returns:
             Name and probability of each removed candidate, in the order of removal.
@@ -191,14 +190,9 @@ class StochasticLayer(nn.Module):
         removed = []
         while len(self.candidates) > 1:
             chances = dict(zip(self.candidates, self.probabilities().tolist(), strict=True))
-            best, costs = self.best(), self.costs_ms()
-            able = [
-                name
-                for name in chances
-                if name != best and (costs[name] > costs[best] or not only_dearer)
-            ]
-            lowest = min(able, key=chances.get, default=best)
-            if lowest == best or chances[lowest] >= threshold:
+            best = self.best()
+            lowest = min((name for name in chances if name != best), key=chances.get)
+            if chances[lowest] >= threshold:
                 break
             self.remove(lowest)
             removed.append((lowest, chances[lowest]))

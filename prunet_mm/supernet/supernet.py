@@ -183,19 +183,16 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
         """Let every Prunode walk; return parameters whose optimiser state is void."""
         return [p for prunode in self.prunodes() if prunode.rule for p in prunode.rule.walk()]
 
-    def prune_below(
-        self, threshold: float, only_dearer: bool = False
-    ) -> list[tuple[str, str, float]]:
+    def prune_below(self, threshold: float) -> list[tuple[str, str, float]]:
         """Remove candidates below a probability; return (layer, candidate, probability) each.
 
         Args:
             threshold: A probability among the candidates of a layer.
-            only_dearer: Of these, only such as cost more than the layer's most probable one.
         """
         removed = [
             (name, *pair)
             for name, layer in self.layers().items()
-            for pair in layer.prune_below(threshold, only_dearer)
+            for pair in layer.prune_below(threshold)
         ]
         if removed:
             self._write_structure()
