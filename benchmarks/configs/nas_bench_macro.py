@@ -10,7 +10,6 @@ model = dict(
         head=dict(type='LinearClsHead', num_classes=10, in_channels=1280),
     ),
     latency=dict(device='cpu', batch=64, threads=1),
-    memory=100,
 )
 train_dataloader = dict(batch_size=32)
 train_cfg = dict(architecture_batch_size=64, paths=6)

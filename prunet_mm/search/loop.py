@@ -108,12 +108,12 @@ class SearchLoop(BaseLoop):
         runner: The runner.
         dataloader: The training set; see :class:`SearchData`.
         max_iters: Iterations in total.
-        warmup_iters: Of these, iterations on the weights alone. Each trains the largest network,
-            the smallest and some random ones; see :meth:`SuperNet.sandwich`.
+        warmup_iters: Of these, iterations on the weights alone. Each trains some networks;
+            see :meth:`SuperNet.deal`.
         architecture_fraction: Share of the training set held out for the architecture.
         architecture_batch_size: Batch size of the architecture steps; default: the weights'.
         architecture_interval: Iterations from one architecture step to the next.
-        between: Random networks in a step of the warm-up.
+        networks: Networks that a step of the warm-up trains on the same images, at least two.
         paths: Networks that an architecture step judges on the same images, where the SuperNet has
             hard paths; at least two.
         exploration: Share of the choices in a path that are drawn without regard to what is known.
@@ -132,7 +132,7 @@ class SearchLoop(BaseLoop):
         architecture_fraction: float = 0.2,
         architecture_batch_size: int | None = None,
         architecture_interval: int = 1,
-        between: int = 2,
+        networks: int = 3,
         paths: int = 4,
         exploration: float = 0.1,
         ramp: dict | None = None,
@@ -152,16 +152,17 @@ class SearchLoop(BaseLoop):
                 f'train_cfg.architecture_fraction: found {architecture_fraction}, expected a '
                 'fraction between 0 and 1.'
             )
-        if paths < 2 or not 0 <= exploration < 1:
+        if networks < 2 or paths < 2 or not 0 <= exploration < 1:
             raise ConfigError(
-                f'train_cfg: found paths={paths}, exploration={exploration}; expected at least 2 '
-                'paths, to be compared, and an exploration of 0 or more, below 1.'
+                f'train_cfg: found networks={networks}, paths={paths}, exploration={exploration}; '
+                'expected at least 2 networks, at least 2 paths, to be compared, and an '
+                'exploration of 0 or more, below 1.'
             )
         data = SearchData(dataloader, architecture_fraction, architecture_batch_size, runner.seed)
         super().__init__(runner, data)
         self._max_iters, self.warmup_iters = max_iters, warmup_iters
         self.interval = architecture_interval
-        self.between, self.paths, self.exploration = between, paths, exploration
+        self.networks, self.paths, self.exploration = networks, paths, exploration
         steps = -(-(max_iters - warmup_iters) // architecture_interval)
         runner.model.ramp = BudgetRamp(runner.model.budget.targets_ms, steps, **(ramp or {}))
         self.val_interval = 0
@@ -247,10 +248,10 @@ class SearchLoop(BaseLoop):
         try:
             batches, wrapper = self._draw('weights'), wrappers['weights']
             if warming:
-                networks = model.supernet.sandwich(rng, self.between)
+                networks = model.supernet.deal(rng, self.networks)
                 log = model.warm_up_step(batches, wrapper, networks)
             else:
-                log = model.weight_step(batches, wrapper, next(iter(self._paths(rng, 1)), None))
+                log = model.weight_step(batches, wrapper, self._any_path(rng))
             outputs = {f'weights/{name}': value for name, value in log.items()}
             if self.stepped:
                 paths = self._paths(rng, self.paths)
@@ -273,6 +274,16 @@ class SearchLoop(BaseLoop):
             return []
         exploration = self.exploration if self.runner.model.ramp.budget_ms else 1.0
         return [supernet.draw_path(rng, exploration) for _ in range(count)]
+
+    def _any_path(self, rng: random.Random) -> dict[str, str] | None:
+        """Draw a path for the weights, evenly from all that is left.
+
+        Drawn by what is believed, the beliefs would come true: what is trained more looks better.
+        """
+        supernet = self.runner.model.supernet
+        if supernet.sampling != 'hard':
+            return None
+        return {name: rng.choice(options) for name, options in supernet.all_options().items()}
 
     def _seed(self) -> None:
         state = np.random.SeedSequence([self.runner.seed, self._iter, get_rank()])

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.logging import print_log
@@ -149,10 +148,6 @@ class ArchitectureSearch(BaseModel):
     ) -> dict[str, Tensor]:
         """Take one step on the weights of several networks, on the same images.
 
-        The first one, the largest, learns from the labels. The others learn from its output where
-        that is a class score, which makes the shared weights rank networks better; else from the
-        labels, too.
-
         Args:
             batches: As many are drawn as the wrapper accumulates gradients over.
             wrapper: Optimiser of the weights.
@@ -163,15 +158,11 @@ class ArchitectureSearch(BaseModel):
         """
 
         def judge(batch) -> Judged:
-            inputs, samples = self._prepared(batch)
-            teacher, tasks, log = None, [], {}
+            judged = []
             for path, widths in networks:
                 with self.supernet.on(path), at_widths(widths):
-                    task, terms, scores = self._taught(inputs, samples, teacher)
-                tasks.append(task)
-                if teacher is None:
-                    teacher, log = scores, terms
-            return torch.stack(tasks).mean(), log
+                    judged.append(self.losses(batch))
+            return torch.stack([task for task, _ in judged]).mean(), judged[0][1]
 
         used = {}
         for _, widths in networks:
@@ -302,32 +293,12 @@ class ArchitectureSearch(BaseModel):
 
     def losses(self, batch) -> Judged:
         """Return the task loss of a batch (0-d), and its terms by name."""
-        inputs, samples = self._prepared(batch)
-        return self.parse_losses(self(inputs, samples, mode='loss'))
-
-    def _prepared(self, batch) -> tuple[Tensor, list]:
-        """Images and labels of a batch, as the network takes them."""
         data = self.data_preprocessor(batch, True)
         inputs = data['inputs']
         self._look_at(inputs)
         if torch.is_tensor(inputs) and inputs.dim() == 4:  # what convolutions are fastest on
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs, data.get('data_samples')
-
-    def _taught(self, inputs: Tensor, samples: list, teacher: Tensor | None):
-        """Loss, its terms, and class scores (N, classes) or None: by labels, or by a teacher's."""
-        from mmpretrain.models import ImageClassifier  # not at import, which takes seconds
-
-        network = self.architecture
-        if not isinstance(network, ImageClassifier) or not network.with_head:
-            return *self.parse_losses(self(inputs, samples, mode='loss')), None
-        features = network.extract_feat(inputs)
-        scores = network.head(features)
-        if teacher is None:
-            losses = self.parse_losses(network.head.loss(features, samples))
-            return *losses, scores.detach() if torch.is_tensor(scores) else None
-        task = F.kl_div(scores.log_softmax(1), teacher.softmax(1), reduction='batchmean')
-        return task, dict(loss=task), None
+        return self.parse_losses(self(inputs, data.get('data_samples'), mode='loss'))
 
     def _look_at(self, images) -> None:
         """Warn, once, of images whose latency is not what the table says."""

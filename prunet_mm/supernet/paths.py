@@ -42,27 +42,29 @@ class PathMixin:
             (path[name],) = rng.choices(list(chances), weights)
         return path
 
-    def sandwich(self, rng: random.Random, between: int) -> list[tuple[Path, Widths]]:
-        """Draw networks for a step of the warm-up: the largest, the smallest, and some between.
+    def deal(self, rng: random.Random, count: int) -> list[tuple[Path, Widths]]:
+        """Draw networks for a step of the warm-up.
 
-        The sandwich rule of *Universally Slimmable Networks* (arXiv 1903.05134): who trains the
-        ends trains what lies between. Skips that are not open yet are drawn, too.
+        Of every layer's choices they get different ones, as long as there are some (fairness as
+        in *FairNAS*, arXiv 1907.01845): all are trained equally often, and among all kinds of
+        neighbours, as they will be judged. Skips that are not open yet are among them. Widths
+        share weights, so for these the sandwich rule of *Universally Slimmable Networks* (arXiv
+        1903.05134) holds: who trains the ends trains what lies between.
 
         Args:
             rng: The same on all ranks.
-            between: How many random networks.
+            count: How many, at least 2.
 
         Returns:
-            Path and hidden widths of each; the largest first.
+            Path and hidden widths of each: the first at its widest, the last at its narrowest.
         """
-        layers = self.layers()
-        every = {name: layer.options(closed=True) for name, layer in layers.items()}
-        costs = {name: layer.widest_ms() for name, layer in layers.items()}
-        paths = [{name: max(costs[name], key=costs[name].get) for name in every}]
-        for _ in range(between):
-            paths.append({name: rng.choice(options) for name, options in every.items()})
-        paths.append({name: min(every[name], key=costs[name].get) for name in every})
-        rules = [max, *[rng.choice] * between, min]
+        paths = [{} for _ in range(count)]
+        for name, options in self.all_options().items():
+            deck = []
+            for path in paths:
+                deck = deck or rng.sample(options, len(options))
+                path[name] = deck.pop()
+        rules = [max, *[rng.choice] * (count - 2), min]
         return [
             (path, {block: rule(block.widths) for block in self._prunodes_on(path)})
             for path, rule in zip(paths, rules, strict=True)

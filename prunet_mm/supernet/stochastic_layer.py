@@ -180,9 +180,7 @@ class StochasticLayer(nn.Module):
         """Return the name of the most probable candidate (the first, where two tie)."""
         return list(self.candidates)[int(self.probabilities().argmax())]
 
-    def prune_below(
-        self, threshold: float, only_dearer: bool = False, most_ms: float = math.inf
-    ) -> list[tuple[str, float]]:
+    def prune_below(self, threshold: float, most_ms: float = math.inf) -> list[tuple[str, float]]:
         """Remove, for good, the candidates whose probability is below ``threshold``.
 
         The least probable one goes first; then the rest is renormalised and tested again, so the
@@ -190,7 +188,6 @@ class StochasticLayer(nn.Module):
 
         Args:
             threshold: A probability, given that the layer is there.
-            only_dearer: Spare what costs no more than the most probable candidate.
             most_ms: What the layer may cost, in ms; spare the last one that can be as cheap.
 
         Returns:
@@ -199,13 +196,11 @@ class StochasticLayer(nn.Module):
         removed = []
         while len(self.candidates) > 1:
             chances = dict(zip(self.candidates, self.probabilities().tolist(), strict=True))
-            best, costs = self.best(), self.costs_ms()
+            best = self.best()
             able = [
                 name
                 for name in chances
-                if name != best
-                and (costs[name] > costs[best] or not only_dearer)
-                and self._least_ms(without=name) <= max(most_ms, self._least_ms())
+                if name != best and self._least_ms(without=name) <= max(most_ms, self._least_ms())
             ]
             lowest = min(able, key=chances.get, default=best)
             if lowest == best or chances[lowest] >= threshold:

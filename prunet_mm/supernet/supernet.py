@@ -185,19 +185,18 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
         return [p for prunode in self.prunodes() if prunode.rule for p in prunode.rule.walk()]
 
     def prune_below(
-        self, threshold: float, only_dearer: bool = False, budget_ms: float = math.inf
+        self, threshold: float, budget_ms: float = math.inf
     ) -> list[tuple[str, str, float]]:
         """Remove candidates below a probability; return (layer, candidate, probability) each.
 
         Args:
             threshold: A probability among the candidates of a layer.
-            only_dearer: Of these, only such as cost more than the layer's most probable one.
             budget_ms: Of these, only such as the cheapest network that is left does without.
         """
         removed = []
         for name, layer in self.layers().items():
             others_ms = self.reachable_ms() - min(layer.narrowest_ms().values())
-            pruned = layer.prune_below(threshold, only_dearer, budget_ms - others_ms)
+            pruned = layer.prune_below(threshold, budget_ms - others_ms)
             removed += [(name, *pair) for pair in pruned]
         if removed:
             self._write_structure()

@@ -231,26 +231,24 @@ def test_the_same_generator_draws_the_same_path(supernet):
     drawn = [supernet.draw_path(random.Random(seed)) for seed in range(10)]
     assert drawn == [supernet.draw_path(random.Random(seed)) for seed in range(10)]
     assert len({tuple(path.items()) for path in drawn}) > 5
-    assert supernet.sandwich(random.Random(1), 2) == supernet.sandwich(random.Random(1), 2)
+    assert supernet.deal(random.Random(1), 3) == supernet.deal(random.Random(1), 3)
 
 
 def test_skips_that_are_not_open_are_drawn_for_weights_alone(supernet):
     """They have to work without the layer before anyone judges it."""
     assert SKIP not in frequencies(lambda rng: supernet.draw_path(rng, 0.5), 'stage3.layer2')
     even = dict.fromkeys(('irb_k3', 'irb_k5', SKIP), 1 / 3)
-    between = frequencies(lambda rng: supernet.sandwich(rng, 1)[1][0], 'stage3.layer2')
+    between = frequencies(lambda rng: supernet.deal(rng, 2)[1][0], 'stage3.layer2')
     assert between == close_to(even)
     assert supernet.all_options()['stage3.layer2'] == list(even)
     assert SKIP not in supernet.options()['stage3.layer2']
 
 
-def test_a_sandwich_has_the_largest_first_and_the_smallest_last(with_shortcuts, table):
-    with_shortcuts.attach_latency(table)
-    networks = with_shortcuts.sandwich(random.Random(0), 3)
+def test_what_is_dealt_goes_from_the_widest_to_the_narrowest(with_shortcuts):
+    """Widths share weights: who trains the ends trains what lies between."""
+    networks = with_shortcuts.deal(random.Random(0), 5)
     assert len(networks) == 5
-    (largest, widest), *between, (smallest, narrowest) = networks
-    assert SKIP not in largest.values() and smallest['stage3.layer2'] == SKIP
-    assert smallest['stage3.layer1'] == 'shortcut_k1'
+    (_, widest), *between, (_, narrowest) = networks
     assert all(width == prunode.widths[-1] for prunode, width in widest.items())
     assert all(width == prunode.widths[0] for prunode, width in narrowest.items())
     chosen = {w / prunode.widths[-1] for _, widths in between for prunode, w in widths.items()}
@@ -259,6 +257,24 @@ def test_a_sandwich_has_the_largest_first_and_the_smallest_last(with_shortcuts, 
         layers = with_shortcuts.layers()
         on_path = [layers[name].candidates[c] for name, c in path.items() if c != SKIP]
         assert set(widths) == {block for block in on_path if isinstance(block, Prunode)}
+
+
+@pytest.mark.parametrize('count', [2, 3, 5])
+def test_choices_are_dealt_fairly_and_among_all_neighbours(with_shortcuts, count):
+    """None is trained twice before all are once, and no two of different layers stick together."""
+    together = Counter()
+    for seed in range(600):
+        dealt = [path for path, _ in with_shortcuts.deal(random.Random(seed), count)]
+        for name, options in with_shortcuts.all_options().items():
+            counts = Counter(path[name] for path in dealt)
+            assert max(counts.values()) - min(counts[option] for option in options) <= 1
+        together.update((path['stage3.layer1'], path['stage3.layer2']) for path in dealt)
+    options = with_shortcuts.all_options()
+    pairs = len(options['stage3.layer1']) * len(options['stage3.layer2'])
+    assert len(together) == pairs
+    assert all(
+        n / together.total() == pytest.approx(1 / pairs, abs=0.035) for n in together.values()
+    )
 
 
 def test_widths_are_given_back(supernet):
@@ -272,7 +288,7 @@ def test_widths_are_given_back(supernet):
 def test_a_layer_that_stays_is_drawn_by_no_one_as_skipped(supernet):
     supernet.decide('stage3.layer2', 'irb_k5')
     for _ in range(2):
-        for draw in (supernet.draw_path, lambda rng: supernet.sandwich(rng, 1)[2][0]):
+        for draw in (supernet.draw_path, lambda rng: supernet.deal(rng, 3)[2][0]):
             assert frequencies(draw, 'stage3.layer2') == {'irb_k5': 1.0}
         supernet.open_skips()
 

@@ -194,17 +194,6 @@ def test_the_most_probable_one_is_never_removed(make_wide_layer, logits, thresho
     assert layer.probabilities().tolist() == [1.0]
 
 
-def test_what_costs_no_more_than_the_most_probable_one_can_be_spared(make_wide_layer):
-    """While the budget still falls, the cheaper ones may come to be worth it."""
-    layer = make_wide_layer([0.0, -3.0, -4.0, -2.0])
-    best, cheaper, equal, dearer = layer.candidates
-    for name, cost_ms in ((best, 2.0), (cheaper, 1.0), (equal, 2.0), (dearer, 2.1)):
-        layer.candidates[name].latency_ms.fill_(cost_ms)
-    assert [name for name, _ in layer.prune_below(0.2, only_dearer=True)] == [dearer]
-    assert layer.prune_below(0.2, only_dearer=True) == []
-    assert [name for name, _ in layer.prune_below(0.2)] == [equal, cheaper]
-
-
 def test_nothing_goes_below_a_threshold_of_zero(make_wide_layer):
     assert make_wide_layer([50.0, 0.0, -50.0, 0.0]).prune_below(0.0) == []
 

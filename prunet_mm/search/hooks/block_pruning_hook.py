@@ -17,8 +17,8 @@ class BlockPruningHook(Hook):
     """Removes candidates whose probability is below a threshold that rises linearly.
 
     From arXiv 2209.11785, tier 2; the thresholds are our reconstruction. Nothing is decided while
-    lambda is away from its moving average, and while the budget still falls only what is dearer
-    than the most probable candidate goes: what is cheaper may yet be needed. Nothing ever goes
+    lambda is away from its moving average, nor while the budget falls: what is improbable now may
+    be what a lower one needs, and a choice that is not made costs nothing. Nothing ever goes
     without which no network that is left is within the (lowest) budget. A removal at a
     probability close to that of the others says that the choice was nearly a coin flip, so each
     is logged with its probability.
@@ -33,12 +33,10 @@ class BlockPruningHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Prune, after an architecture step."""
         loop, model = runner.train_loop, runner.model
-        if not loop.stepped or not model.steady:
+        if not loop.stepped or not model.ramp.at_last or not model.steady:
             return
         threshold = self.threshold(loop.progress)
-        removed = model.supernet.prune_below(
-            threshold, only_dearer=not model.ramp.at_last, budget_ms=model.budget.budget_ms
-        )
+        removed = model.supernet.prune_below(threshold, model.budget.budget_ms)
         facts = circumstances(runner) if removed else {}
         for layer, candidate, probability in removed:
             runner.logger.info(

@@ -16,16 +16,17 @@ from prunet_mm.supernet.unused_channels import forget_removed
 
 @HOOKS.register_module()
 class LayerPruningHook(Hook):
-    """Opens a skip around every skippable layer late in the search, and removes layers.
+    """Opens a skip around every skippable layer, and removes layers.
 
-    A skip that competes from the start favours networks that are too shallow, so it enters at
-    ``begin`` (arXiv 2209.11785, tier 3). From then on a layer is there with the probability k, its
+    In a blend a skip that competes from the start favours networks that are too shallow, so
+    arXiv 2209.11785, tier 3, lets it enter late (``begin``). Hard paths judge networks without the
+    layer, which need not wait. Once it is open a layer is there with the probability k, its
     keep coefficient. A low k alone is no proof that the layer is useless. So it goes only when k
     is below the threshold *and* a direct test agrees: on the same architecture batches, the task
     loss of the network that would be derived now, without the layer, rises by less than what
     lambda pays for the latency that goes away, by a margin in standard errors of the rise; only
-    while lambda is steady, and only while the rest, at its widest, can still use the budget.
-    Coefficient, test and numbers are our reconstruction.
+    when the budget does not fall any more, while lambda is steady, and while the rest, at its
+    widest, can still use the budget. Coefficient, test and numbers are our reconstruction.
 
     Args:
         begin: Point of the architecture phase (0 to 1) at which the skips open.
@@ -42,7 +43,7 @@ class LayerPruningHook(Hook):
 
     def __init__(
         self,
-        begin: float = 0.3,
+        begin: float = 0.0,
         end: float = 0.75,
         threshold: float = 0.5,
         probes: int = 8,
@@ -86,7 +87,8 @@ class LayerPruningHook(Hook):
             supernet.open_skips()
         supernet.clamp_keeps()
         due = loop.architecture_steps % self.interval == 0
-        if due and loop.progress <= self.end and runner.model.steady:
+        at_last = runner.model.ramp.at_last
+        if due and at_last and loop.progress <= self.end and runner.model.steady:
             self._test_layers(runner)
 
     def _test_layers(self, runner) -> None:

@@ -46,7 +46,7 @@ def course(runner) -> dict[str, Any]:
         'train_cfg.max_iters': loop.max_iters,
         'train_cfg.warmup_iters': loop.warmup_iters,
         'train_cfg.architecture_interval': loop.interval,
-        'train_cfg.between': loop.between,
+        'train_cfg.networks': loop.networks,
         'train_cfg.paths': loop.paths,
         'train_cfg.exploration': loop.exploration,
         'train_dataloader.batch_size': batch_size['weights'],
