@@ -142,8 +142,9 @@ class Search:
 
     @property
     def last_line(self) -> str:
-        """What the search said last."""
-        return (self.output.read_text().strip().splitlines() or [''])[-1]
+        """What the search said last, without what follows of a long command."""
+        line = (self.output.read_text().strip().splitlines() or [''])[-1]
+        return line.replace(f'{ROOT}/', '').partition(' --cfg-options ')[0]
 
 
 def run_tool(argv: list[str], output: Path, pipe: int, other_end: int) -> None:
@@ -314,7 +315,8 @@ class Accident:
         """Go on to the end; returns how that ended and what differs."""
         search = Search(self.folder, self.task, self.workers, self.work_dir, '--resume')
         code = search.end()
-        said = [line for line in search.output.read_text().splitlines() if 'going on from' in line]
+        lines = search.output.read_text().replace(f'{ROOT}/', '').splitlines()
+        said = [line for line in lines if 'going on from' in line]
         result = dict(resumed_exit_code=code, resumed_said=said)
         if code:
             return dict(result, said_in_the_end=search.last_line, same=False)
