@@ -97,7 +97,7 @@ class Search:
         options.append(f'model.latency.table={folder}/{task}.json')
         if task == 'detection':
             options.append(f'train_dataloader.dataset.data_root={folder}/scenes/')
-        self.work_dir, self.output = work_dir, Path(f'{work_dir}.txt')
+        self.work_dir, self.output = work_dir, Path(f'{work_dir}{"".join(args)}.txt')
         argv = ['tools/search.py', f'configs/search/{CONFIGS[task]}.py', '--work-dir', work_dir]
         argv = [*map(str, argv), *args, '--cfg-options', *options]
         reading, writing = os.pipe()
