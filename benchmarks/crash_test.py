@@ -293,13 +293,17 @@ class Accident:
         spans = undisturbed(self.folder, self.task, self.workers)
         rng = random.Random(self.name)
         chosen = rng.choice([i for i, (phase, _) in enumerate(spans) if phase == self.phase])
-        delay = rng.random() * spans[chosen][1]
-        shutil.rmtree(self.work_dir, ignore_errors=True)
-        search = Search(self.folder, self.task, self.workers, self.work_dir)
-        search.wait_for(chosen + 1)
-        time.sleep(delay)
-        act(search)
-        code = search.end()
+        delay = 2 * rng.random() * spans[chosen][1]
+        acted = False
+        while not acted:  # again, if it came too late: this search was faster than the undisturbed
+            delay /= 2
+            shutil.rmtree(self.work_dir, ignore_errors=True)
+            search = Search(self.folder, self.task, self.workers, self.work_dir)
+            search.wait_for(chosen + 1)
+            time.sleep(delay)
+            acted = search.process.is_alive()
+            act(search)
+            code = search.end()
         return search, dict(
             search=f'{self.task}, {self.workers} workers',
             phase=self.phase,
