@@ -97,7 +97,7 @@ class Search:
         options.append(f'model.latency.table={folder}/{task}.json')
         if task == 'detection':
             options.append(f'train_dataloader.dataset.data_root={folder}/scenes/')
-        self.work_dir, self.output = work_dir, Path(f'{work_dir}.txt')
+        self.work_dir, self.output = work_dir, Path(f'{work_dir}{"".join(args)}.txt')
         argv = ['tools/search.py', f'configs/search/{CONFIGS[task]}.py', '--work-dir', work_dir]
         argv = [*map(str, argv), *args, '--cfg-options', *options]
         reading, writing = os.pipe()
@@ -142,8 +142,9 @@ class Search:
 
     @property
     def last_line(self) -> str:
-        """What the search said last."""
-        return (self.output.read_text().strip().splitlines() or [''])[-1]
+        """What the search said last, without what follows of a long command."""
+        line = (self.output.read_text().strip().splitlines() or [''])[-1]
+        return line.replace(f'{ROOT}/', '').partition(' --cfg-options ')[0]
 
 
 def run_tool(argv: list[str], output: Path, pipe: int, other_end: int) -> None:
@@ -292,13 +293,17 @@ class Accident:
         spans = undisturbed(self.folder, self.task, self.workers)
         rng = random.Random(self.name)
         chosen = rng.choice([i for i, (phase, _) in enumerate(spans) if phase == self.phase])
-        delay = rng.random() * spans[chosen][1]
-        shutil.rmtree(self.work_dir, ignore_errors=True)
-        search = Search(self.folder, self.task, self.workers, self.work_dir)
-        search.wait_for(chosen + 1)
-        time.sleep(delay)
-        act(search)
-        code = search.end()
+        delay = 2 * rng.random() * spans[chosen][1]
+        acted = False
+        while not acted:  # again, if it came too late: this search was faster than the undisturbed
+            delay /= 2
+            shutil.rmtree(self.work_dir, ignore_errors=True)
+            search = Search(self.folder, self.task, self.workers, self.work_dir)
+            search.wait_for(chosen + 1)
+            time.sleep(delay)
+            acted = search.process.is_alive()
+            act(search)
+            code = search.end()
         return search, dict(
             search=f'{self.task}, {self.workers} workers',
             phase=self.phase,
@@ -314,7 +319,8 @@ class Accident:
         """Go on to the end; returns how that ended and what differs."""
         search = Search(self.folder, self.task, self.workers, self.work_dir, '--resume')
         code = search.end()
-        said = [line for line in search.output.read_text().splitlines() if 'going on from' in line]
+        lines = search.output.read_text().replace(f'{ROOT}/', '').splitlines()
+        said = [line for line in lines if 'going on from' in line]
         result = dict(resumed_exit_code=code, resumed_said=said)
         if code:
             return dict(result, said_in_the_end=search.last_line, same=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prunet_mm.datasets.coco_check import annotation_file, check_annotations, is_coco
-from prunet_mm.datasets.dataset_config import unwrapped
+from prunet_mm.datasets.dataset_config import require_configs, unwrapped
 from prunet_mm.datasets.folder_check import (
     check_folders,
     class_folders,
@@ -71,6 +71,7 @@ def check_data(cfg: Mapping, splits: Sequence[str], depth: Depth) -> Iterator[tu
         if not loader:
             continue
         images: dict[int, int] = {}
+        require_configs(loader['dataset'], f'{split}_dataloader.dataset')
         for dataset in unwrapped(loader['dataset']):
             require_files(dataset, cfg.get('data_layout'))
             require_num_classes(cfg.get('model') or {}, dataset)

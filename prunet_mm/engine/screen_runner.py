@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,6 +26,9 @@ class ScreenRunner(Runner):
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """See :meth:`mmengine.runner.Runner.build_logger`."""
         logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = _telling_once(handler)
         self.screen = Screen.current if self.rank == 0 else None
         if self.screen:
             self.screen.attach(logger)
@@ -148,6 +153,25 @@ class ScreenHook(Hook):
     def _iterated(self, phase: str, loader, batch_idx: int, step: float = 0.05) -> None:
         done, count = batch_idx + 1, len(loader)
         self.screen.progress(phase, done / count, lambda: (phase, f'{done}/{count} batches'), step)
+
+
+def _telling_once(handler: logging.FileHandler) -> Callable[[logging.LogRecord], None]:
+    """What a log that cannot be written does: logging prints a traceback for every line of it."""
+    told = []
+
+    def handle(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logging.Handler.handleError(handler, record)
+        elif not told:
+            told.append(error)
+            print(
+                f'warning: {handler.baseFilename} cannot be written: {error.strerror}; what was to '
+                'be logged is lost',
+                file=sys.stderr,
+            )
+
+    return handle
 
 
 def _told(metrics: Mapping | None) -> Iterable[str]:

@@ -228,7 +228,7 @@ class SearchLoop(BaseLoop):
             with Interrupt() as interrupt:
                 while self._iter < self._max_iters:
                     self._run_iter()
-                    if _anywhere(interrupt.asked) and self._iter < self._max_iters:
+                    if _anywhere(interrupt.asked):
                         self._stop()
         finally:
             for stream in self._streams.values():

@@ -1,14 +1,18 @@
+import errno
 import io
 import logging
+import os
 import re
 import warnings
 from pathlib import Path
 
 import pytest
 from mmengine.logging import MMLogger, print_log
+from mmengine.runner import Runner
 
 from prunet_mm.engine import screen as module
 from prunet_mm.engine.screen import Screen, screen
+from prunet_mm.engine.screen_runner import ScreenRunner
 
 
 class Terminal(io.StringIO):
@@ -93,3 +97,26 @@ def test_a_terminal_gets_one_line_that_is_drawn_again(monkeypatch):
     assert '\x1b[2K' in text  # a line is erased
     plain = re.sub('\x1b\\[[^A-Za-z]*[A-Za-z]', '', text.replace('\r', '\n')).splitlines()
     assert [line.rstrip() for line in plain].count('a decision') == 1
+
+
+def test_a_log_on_a_full_disk_is_one_warning(logger, capsys):
+    """And not a traceback for every line, as logging prints it."""
+
+    class Built(ScreenRunner):
+        def __init__(self):
+            self._rank = 1
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, 'build_logger', lambda self: logger)
+        built = Built().build_logger()
+    (file,) = (one for one in built.handlers if isinstance(one, logging.FileHandler))
+    file.stream, built.handlers[:] = Full(), [file]
+    built.info('one')
+    built.info('two')
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1
+    assert 'cannot be written: No space left on device' in error

@@ -252,7 +252,7 @@ class InterruptingHook(Hook):
 
 def test_ctrl_c_waits_for_the_step_and_saves_it(make_search, whole, assert_same_end, tmp_path):
     whole({})
-    for step in (3, 12, 13):
+    for step in (3, 12, 13, 30):  # also the last one, before the report
         runner = make_search(resume='auto')
         runner.register_hook(InterruptingHook(step))
         with pytest.raises(KeyboardInterrupt, match=f'^interrupted after step {step}$'):
