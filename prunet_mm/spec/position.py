@@ -111,9 +111,9 @@ class Position:
         if layer.hidden not in (left[0].widths or (0,)):
             return _differs('hidden', layer, grid(left[0].widths))
         key = layer.block_key(self.height, self.width)
-        for field in ('padding', 'residual'):  # a key names them where they are unusual
-            if getattr(key, field) is not None:
-                return _differs(field, layer, 'None')
+        for field, usual in BlockKey._field_defaults.items():  # a key says what is unusual
+            if getattr(key, field) != usual:
+                return _differs(field, layer, shown(usual))
         return None
 
 

@@ -115,7 +115,7 @@ class Prunode(nn.Module):
         se = self.block.se
         squeezed = F.conv2d(pooled[:, :width], se.reduce.weight[:, :width], se.reduce.bias)
         raised = F.conv2d(se.act(squeezed), se.expand.weight[:width], se.expand.bias[:width])
-        return torch.sigmoid(raised)
+        return se.gate(raised)
 
 
 def _sliced(module: ConvModule, x: Tensor, width: int, depthwise: bool = False) -> Tensor:
