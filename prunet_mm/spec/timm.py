@@ -10,7 +10,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prunet_mm.errors import SpecError
+from prunet_mm.errors import SpecError, one_line
 from prunet_mm.spec.kernels import INVERTED, SEPARABLE
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def build(name: str, pretrained: bool = False) -> nn.Module:
         with torch.device('cpu' if pretrained else 'meta'):
             return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # whatever a download or a network of another kind may raise
-        what = 'its released weights' if pretrained else 'it'
-        text = ' '.join(str(error).split())[:200]
-        raise SpecError(f'{name}: timm cannot give {what}: {type(error).__name__}: {text}') from error
+        what = 'give its released weights' if pretrained else 'build it'
+        hint = '; a file of them may be named with --weights' if pretrained else ''
+        raise SpecError(f'{name}: timm cannot {what}: {one_line(error)[:200]}{hint}') from error
 
 
 def read(model: nn.Module | str) -> dict[str, Any]:
@@ -275,6 +275,8 @@ class _Reader:
                 f'{self.name}: its images are prepared with crop_mode {found["crop_mode"]!r}, '
                 'expected center or squash'
             )
+        if len(found['mean']) != self.model.conv_stem.in_channels:  # made for other images
+            return dict(fields, resolution=height)
         preprocessing = dict(
             mean=[round(255 * value, 6) for value in found['mean']],
             std=[round(255 * value, 6) for value in found['std']],
