@@ -45,7 +45,12 @@ def test_settings_follow_another_network(root, saved):
     arch = saved(resolution=96, tail=tail, norm_eps=1e-5, preprocessing=images)
     cfg = load(root, model__backbone__arch=arch)
     neck, head = cfg.model.neck, cfg.model.head
-    assert (neck.channels, neck.features, neck.features_bias, neck.act) == (0, 48, True, 'hard_swish')
+    assert (neck.channels, neck.features, neck.features_bias, neck.act) == (
+        0,
+        48,
+        True,
+        'hard_swish',
+    )
     assert neck.norm_cfg == dict(type='BN', eps=1e-5)
     assert (head.in_channels, head.num_classes, cfg.data_preprocessor.num_classes) == (48, 7, 7)
     assert cfg.data_preprocessor.mean == [1.0, 2.0, 3.0]

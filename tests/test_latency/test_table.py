@@ -325,5 +325,7 @@ def test_a_newer_field_makes_another_block_and_another_digest(make_table):
         table = LatencyTable.from_dict(dict(data, entries=[dict(data['entries'][0], **field)]))
         assert LatencyTable.from_dict(table.to_dict()) == table
         digests.add(table.digest)
-        assert all(f'{name} {value}' in readable(table.entries[0].key) for name, value in field.items())
+        assert all(
+            f'{name} {value}' in readable(table.entries[0].key) for name, value in field.items()
+        )
     assert len(digests) == 4

@@ -127,7 +127,9 @@ def test_squeeze_and_excitation_has_its_own_activation_and_gate():
     block = build_block(own).eval()
     x = torch.randn(2, 16, 5, 5)
     squeezed = nn.functional.relu(block.se.reduce(x.mean((2, 3), keepdim=True)))
-    torch.testing.assert_close(block.se(x), x * nn.functional.hardsigmoid(block.se.expand(squeezed)))
+    torch.testing.assert_close(
+        block.se(x), x * nn.functional.hardsigmoid(block.se.expand(squeezed))
+    )
 
 
 @pytest.mark.parametrize(

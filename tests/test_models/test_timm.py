@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from prunet_mm.errors import SpecError
 from prunet_mm.models.timm_weights import build_classifier, difference, in_our_names
 from prunet_mm.spec import NetworkSpec
 from prunet_mm.spec.timm import build

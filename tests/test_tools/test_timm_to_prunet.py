@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS, TRANSFORMS
-from mmcv.transforms import Compose
 from PIL import Image
 
 from prunet_mm.engine import cli
@@ -81,7 +81,9 @@ def classifier(root):
         init_default_scope('mmpretrain')
         model = MODELS.build(dict(cfg.model, data_preprocessor=preprocessor(cfg)))
         load_checkpoint(model, str(weights), strict=True)
-        pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
+        pipeline = Compose(
+            [TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline]
+        )
         return model.eval(), pipeline
 
     return build

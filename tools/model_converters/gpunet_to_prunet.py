@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from prunet_mm.models.gpunet_keys import Match
 
+
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
