@@ -98,6 +98,11 @@ class BlockKey(NamedTuple):
     se_gate: str = 'sigmoid'
 
     @property
+    def order(self) -> tuple:
+        """What keys are sorted by: a field may be None, a number or a word."""
+        return tuple((value is not None, isinstance(value, str), value) for value in self)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Input (height, width) in pixels."""
         return self.height, self.width
