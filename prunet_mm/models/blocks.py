@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_activation_layer
 from mmcv.cnn.bricks import DropPath
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -199,3 +201,14 @@ def _spatial(
         norm_cfg=norm_cfg,
         act_cfg=ACTIVATIONS[act] if act else None,
     )
+
+
+def padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """``x`` with the zeros that ``conv`` adds beyond its ``padding``, as 'same' padding does."""
+    if not isinstance(conv, Conv2dAdaptivePadding):
+        return x
+    sides = []
+    for size, kernel, stride in zip(x.shape[:1:-1], conv.kernel_size, conv.stride, strict=True):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        sides += [total // 2, total - total // 2]
+    return F.pad(x, sides)

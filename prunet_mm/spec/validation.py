@@ -116,11 +116,13 @@ Padding = Annotated[
     Annotated[int, Field(ge=0, le=MOST)] | Literal['same'],
     expecting('an integer, 0 or more (of at most 31 bits), or "same"'),
 ]
+Same = Annotated[Literal['same'], expecting('"same" or None')]
 JsonObject = Annotated[
     dict, AfterValidator(_json_copy), expecting('a dict of JSON values, all numbers finite')
 ]
 # A list in a file or a config becomes a tuple: specs are hashable.
 Many = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+Some = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]  # or none
 Choices = Annotated[Many[T], AfterValidator(_distinct)]
 
 

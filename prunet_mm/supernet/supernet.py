@@ -72,11 +72,11 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
                 f'backbone.norm_cfg: found type {norm_cfg.get("type")!r}; a SuperNet slices its '
                 "norms by channel, which works for 'BN' only."
             )
-        norm_cfg = {**NORM, **norm_cfg}
-        if norm_cfg['eps'] != NORM['eps']:
+        norm_cfg = {**NORM, 'eps': self.space.norm_eps, **norm_cfg}
+        if norm_cfg['eps'] != self.space.norm_eps:
             raise ConfigError(
-                f'backbone.norm_cfg: found eps {norm_cfg["eps"]}, expected {NORM["eps"]}, which '
-                'the networks of a search have.'
+                f'backbone.norm_cfg: found eps {norm_cfg["eps"]}, expected {self.space.norm_eps}, '
+                'which the networks of a search have.'
             )
         last = len(self.space.stages)
         self.out_indices = tuple(out_indices or (last,))
