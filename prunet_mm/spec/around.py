@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -117,25 +117,10 @@ class Around(Spec):
 
     def _check(self, stages: dict, spec: NetworkSpec, source: str) -> None:
         """Refuses what is not there, and networks that stages of one width do not make."""
-        numbers, wrong = list(stages), None
-        layers = {name for number in stages for name in _names(number, stages[number])}
-        if numbers != list(range(1, len(numbers) + 1)):
-            wrong = f'its stages are {numbers}, expected 1 to {len(numbers)}'
-        elif len(spec.stem) > 1 or spec.stem[0].op != 'conv' or spec.stem[0].has_residual:
-            wrong = 'its stem is not one convolution, which is all that a space has'
-        for number, chain in {0: list(spec.stem), **stages}.items():
-            for name, layer in zip(_names(number, chain), chain, strict=True):
-                if number and layer.stride != 1 and layer is not chain[0]:
-                    wrong = f'{name} has stride 2, which in a space only the first of a stage may'
-                elif number and layer.out_channels != chain[0].out_channels:
-                    wrong = (
-                        f'{name} has {layer.out_channels} output channels where its stage began '
-                        f'with {chain[0].out_channels}, and in a space a stage has one width'
-                    )
-                elif isinstance(layer.block_key(1, 1).padding, int):
-                    wrong = f'{name} has padding {layer.padding}, which a space cannot say'
-        if wrong:
+        numbers = list(stages)
+        if wrong := next(_problems(stages, spec), None):
             raise SpecError(f'{source}: arch: there is no space around {spec.name}: {wrong}')
+        layers = {name for number in stages for name in _names(number, stages[number])}
         for field in ('fixed_stages', 'out_indices'):
             for number in getattr(self, field) or ():
                 if number not in stages:
@@ -177,6 +162,26 @@ class Around(Spec):
             if not fixed:
                 block |= dict(step=step)
         return block
+
+
+def _problems(stages: Mapping[int, list[LayerSpec]], spec: NetworkSpec) -> Iterator[str]:
+    """What keeps a network from having a space around it."""
+    numbers = list(stages)
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f'its stages are {numbers}, expected 1 to {len(numbers)}'
+    if len(spec.stem) > 1 or spec.stem[0].op != 'conv' or spec.stem[0].has_residual:
+        yield 'its stem is not one convolution, which is all that a space has'
+    for number, chain in {0: list(spec.stem), **stages}.items():
+        for name, layer in zip(_names(number, chain), chain, strict=True):
+            if layer.stride != 1 and layer is not chain[0]:
+                yield f'{name} has stride 2, which in a space only the first of a stage may'
+            if layer.out_channels != chain[0].out_channels:
+                yield (
+                    f'{name} has {layer.out_channels} output channels where its stage began '
+                    f'with {chain[0].out_channels}, and in a space a stage has one width'
+                )
+            if isinstance(layer.block_key(1, 1).padding, int):
+                yield f'{name} has padding {layer.padding}, which a space cannot say'
 
 
 def _names(stage: int, chain: list[LayerSpec]) -> list[str]:

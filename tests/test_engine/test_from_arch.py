@@ -32,7 +32,7 @@ def load(root, **options):
 
 def test_the_config_has_the_values_of_its_own_network(root):
     plain = Config.fromfile(root / CONFIG)
-    del plain['from_arch']
+    assert plain.pop('from_arch')
     filled = load(root)
     for part in ('model', 'data_preprocessor', 'train_dataloader', 'val_dataloader'):
         assert filled[part] == plain[part]
