@@ -109,7 +109,7 @@ def test_what_lies_behind_the_wanted_maps_is_left_out(lite0):
         (dict(arch=3), 'arch: found 3, expected a name in the zoo'),
         (dict(arch='gpunet_0'), 'its stages are [1, 2, 3, 4, 6], expected 1 to 5'),
         (dict(arch='gpunet_d1'), 'its stem is not one convolution'),
-        (dict(arch='gpunet_1'), 'stage3.layer1 has padding 0, which a space cannot say'),
+        (dict(arch='gpunet_1'), 'stage2.layer1 has padding 0, which a space cannot say'),
         (dict(largest=0.5), 'largest: found 0.5, expected a number of at least 1'),
         (dict(kernels=[4]), 'kernels[0]: found 4, expected an odd positive integer'),
         (dict(skip='yes'), 'skip: found "yes", expected True, False or a list'),
