@@ -61,7 +61,8 @@ class ConvBlock(nn.Module):
         act = None if layer.op == 'shortcut' else layer.act
         self.conv = _spatial(layer, layer.in_channels, layer.out_channels, norm_cfg, act)
         self.residual = layer.has_residual
-        self.drop_path = DropPath(drop_path)
+        if self.residual:
+            self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, in, H, W) to (N, out, H / stride, W / stride), rounded up by default padding."""
