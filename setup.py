@@ -45,10 +45,11 @@ setup(
         'mm': requirements('mm'),
         'det': requirements('mm', 'det'),
         'distill': requirements('mm', 'distill'),
+        'pretrained': requirements('mm', 'pretrained'),
         'export': requirements('mm', 'export'),
         'backends': requirements('mm', 'export', 'backends'),
         'demo': requirements('mm', 'demo'),
-        'test': requirements('mm', 'det', 'distill', 'export', 'demo', 'test'),
+        'test': requirements('mm', 'det', 'distill', 'pretrained', 'export', 'demo', 'test'),
     },
     classifiers=[
         'Development Status :: 3 - Alpha',

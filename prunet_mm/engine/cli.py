@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunet_mm.engine.cfg_options import add_cfg_options, merge
+from prunet_mm.engine.from_arch import follow_arch
 from prunet_mm.engine.lock import only_run
 from prunet_mm.engine.shipped import find_config, in_this_command
 from prunet_mm.engine.values import check_values
@@ -260,6 +261,7 @@ def load_config(
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, so it can fail in any way
         raise ConfigError(f'{path}: cannot be read: {one_line(_first(error))}') from error
+    follow_arch(cfg, cfg_options or {}, str(path))
     merge(cfg, cfg_options or {}, str(path))
     check_values(cfg, str(path))
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)

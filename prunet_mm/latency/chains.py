@@ -49,7 +49,7 @@ def blocks(stages: list[list[Place]]) -> list[BlockKey]:
 
 def anchor_block(space: SearchSpace) -> BlockKey:
     """A block of medium size: with many more or far fewer MACs it would stand for few others."""
-    layers = sorted(space.block_keys(), key=lambda key: (key.macs(), key))
+    layers = sorted(space.block_keys(), key=lambda key: (key.macs(), key.order))
     return layers[len(layers) // 2]
 
 

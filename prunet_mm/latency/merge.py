@@ -47,7 +47,7 @@ def merge(tables: Sequence[LatencyTable]) -> LatencyTable:
         },
         date=max(table.date for table in tables),
         protocol=dict(merged=[parts[text] for text in sorted(parts)]),
-        entries=sorted(entries.values(), key=lambda entry: _order(entry.key)),
+        entries=sorted(entries.values(), key=lambda entry: entry.key.order),
     )
 
 
@@ -76,8 +76,3 @@ def _parts(table: LatencyTable) -> list[dict[str, Any]]:
 
 def _text(part: dict[str, Any]) -> str:
     return json.dumps(part, sort_keys=True)
-
-
-def _order(key: BlockKey) -> tuple:
-    """Sorts keys, some of whose fields are None or a number."""
-    return tuple((value is not None, value) for value in key)

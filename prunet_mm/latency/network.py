@@ -19,7 +19,8 @@ class Tail(nn.Module):
 
     def __init__(self, key: BlockKey) -> None:
         super().__init__()
-        self.neck = PRUNetTail(key.in_channels, key.hidden, key.act, features=key.features)
+        features = dict(features=key.features, features_bias=key.features_bias)
+        self.neck = PRUNetTail(key.in_channels, key.hidden, key.act, **features)
         self.linear = nn.Linear(self.neck.out_channels, key.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from prunet_mm.spec.kernels import Kernel
 
 PARAMETERS = Path(__file__).with_name('roofline.json')
 DENSE, DEPTHWISE = 'gemm', 'depthwise'
+FUSED = 'relu', 'relu6'  # activations that cost no kernel; those like swish have one each
 BYTES = 2  # of a float16
 PADDED = 8  # channels come in multiples of this
 
@@ -79,13 +80,14 @@ def find_device(name: str) -> Device:
 
 
 def launched(key: BlockKey) -> Iterator[Kernel]:
-    """The kernels of a block as they are launched: its own, and one per swish ('act')."""
+    """The kernels of a block as they are launched: its own, and one per unfused 'act'."""
     kernels = key.kernels()
     for kernel, after in zip(kernels, (*kernels[1:], None), strict=True):
         yield kernel
         gate = after is not None and after.kind == 'scale'  # a sigmoid, part of the next kernel
-        ends = after is None and key.op != 'conv'
-        if key.act == 'swish' and kernel.kind in (DENSE, DEPTHWISE) and not (gate or ends):
+        ends = after is None and key.op != 'conv' and not key.act_last
+        act = (key.se_act or key.act) if kernel.affine == 1 else key.act
+        if act not in FUSED and kernel.kind in (DENSE, DEPTHWISE) and not (gate or ends):
             channels = kernel.out_channels
             yield Kernel('act', channels, channels, 1, 1, *kernel.out_size)
 

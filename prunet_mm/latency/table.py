@@ -25,6 +25,7 @@ from prunet_mm.spec.validation import (
     Many,
     Name,
     NonNegativeInt,
+    Padding,
     PositiveInt,
     Spec,
     expecting,
@@ -47,7 +48,7 @@ Offset = Annotated[float, Field(allow_inf_nan=False), expecting('a number of mil
 
 
 class Entry(Spec):
-    """One block's latency; the fields up to ``features`` are those of a `BlockKey`.
+    """One block's latency; the fields up to ``se_gate`` are those of a `BlockKey`.
 
     Attributes:
         latency_ms: Median over the samples.
@@ -56,8 +57,8 @@ class Entry(Spec):
     """
 
     op: Annotated[
-        Literal['conv', 'fused_irb', 'irb', 'shortcut', 'tail'],
-        expecting('"conv", "fused_irb", "irb", "shortcut" or "tail"'),
+        Literal['conv', 'ds', 'fused_irb', 'irb', 'shortcut', 'tail'],
+        expecting('"conv", "ds", "fused_irb", "irb", "shortcut" or "tail"'),
     ]
     in_channels: PositiveInt
     out_channels: PositiveInt
@@ -68,9 +69,13 @@ class Entry(Spec):
     se: NonNegativeInt
     height: PositiveInt
     width: PositiveInt
-    padding: NonNegativeInt | None = None
+    padding: Padding | None = None
     residual: Flag | None = None
     features: NonNegativeInt = 0
+    features_bias: Flag = False
+    act_last: Flag = False
+    se_act: Name | None = None
+    se_gate: Name = 'sigmoid'
     latency_ms: Milliseconds
     iqr_ms: Spread
     samples: NonNegativeInt
@@ -258,7 +263,7 @@ class LatencyTable(Spec):
     def digest(self) -> str:
         """Short SHA-256 of all that a prediction depends on, which tells tables apart."""
         rows = [self.network_overhead_ms, self.network_scale]
-        rows += sorted(([*entry.key, entry.latency_ms] for entry in self.entries), key=str)
+        rows += sorted(([*_row(entry.key), entry.latency_ms] for entry in self.entries), key=str)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
     @cached_property
@@ -369,15 +374,23 @@ def readable(key: BlockKey) -> str:
     """A block in words, as errors name it."""
     hidden = f' hidden {key.hidden}' if key.hidden else ''
     se = f' se {key.se}' if key.se else ''
-    odd = ''.join(
-        f' {name} {getattr(key, name)}'
-        for name in ('padding', 'residual', 'features')
-        if getattr(key, name) != BlockKey._field_defaults[name]
-    )
+    odd = ''.join(f' {name} {getattr(key, name)}' for name in _unusual(key))
     return (
         f'{key.op} {key.in_channels}->{key.out_channels}{hidden} k{key.kernel} s{key.stride} '
         f'{key.act}{se}{odd} on {key.height} x {key.width} px'
     )
+
+
+def _unusual(key: BlockKey) -> list[str]:
+    """The optional fields that say something of a block."""
+    return [name for name, usual in BlockKey._field_defaults.items() if getattr(key, name) != usual]
+
+
+def _row(key: BlockKey) -> list:
+    """A key in a digest: fields that came later only where needed, or all digests would change."""
+    first = BlockKey._fields.index('features') + 1
+    later = (name for name in _unusual(key) if name in BlockKey._fields[first:])
+    return [*key[:first], *(f'{name} {getattr(key, name)}' for name in later)]
 
 
 def _curve_key(key: BlockKey) -> BlockKey:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import torch
 from mmcv.cnn import Conv2d, ConvModule
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from prunet_mm.errors import ConfigError
 
+_CONVS = (nn.Conv2d, Conv2d, Conv2dAdaptivePadding)
 _PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
@@ -51,7 +53,7 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
             continue
         for (conv, first), (norm, second) in _neighbours(list(parent.named_children())):
             # By type, since subclasses compute something else with their weights.
-            if type(first) in (nn.Conv2d, Conv2d) and _is_fixed(second):
+            if type(first) in _CONVS and _is_fixed(second):
                 yield parent, conv, norm
 
 

@@ -21,9 +21,10 @@ class PRUNetTail(BaseModule):
     Args:
         in_channels: Channels of the backbone's last output.
         channels: Channels of the 1x1 convolution in front of the pool; 0 for none.
-        act: Activation behind the convolutions, ``'relu'`` or ``'swish'``.
+        act: Activation behind the convolutions, one of ``blocks.ACTIVATIONS``.
         dropout: Probability with which a feature is dropped in training.
-        features: Channels of a 1x1 convolution behind the pool, without norm and bias; 0 for none.
+        features: Channels of a 1x1 convolution behind the pool, without norm; 0 for none.
+        features_bias: Whether that convolution has a bias.
         norm_cfg: Config of the norm layer.
         deploy: Build it as `switch_to_deploy` leaves it, for weights that were saved thereafter.
         init_cfg: How weights start: Kaiming for convolutions, one for norms by default.
@@ -41,6 +42,7 @@ class PRUNetTail(BaseModule):
         features: int = 0,
         norm_cfg: dict = NORM,
         deploy: bool = False,
+        features_bias: bool = False,
         init_cfg: dict | list[dict] | None = INIT,
     ) -> None:
         super().__init__(init_cfg)
@@ -51,7 +53,7 @@ class PRUNetTail(BaseModule):
             self.conv = ConvModule(in_channels, channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         if features:
             self.features = ConvModule(
-                channels or in_channels, features, 1, bias=False, act_cfg=act_cfg
+                channels or in_channels, features, 1, bias=features_bias, act_cfg=act_cfg
             )
         self.dropout = nn.Dropout(dropout)
         if deploy:

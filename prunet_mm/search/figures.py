@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, PALE, GRID, GONE = '#222222', '#8a8a8a', '#dddddd', '#eeeeee'
-OPS = dict(conv='#444444', fused_irb='#D55E00', irb='#0072B2')
+OPS = dict(conv='#444444', ds='#56B4E9', fused_irb='#D55E00', irb='#0072B2')
 OTHER_OP = '#009E73'
 PINK = '#CC79A7'
 DASHES = {3: '-', 5: (0, (4, 1.5)), 7: (0, (1, 1))}

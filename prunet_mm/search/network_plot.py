@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NAMES = dict(
     conv='conv: convolution',
+    ds='ds: depthwise separable convolution',
     irb='irb: inverted residual block',
     fused_irb='fused_irb: fused inverted residual block',
     shortcut='shortcut: 1x1 convolution without activation',

@@ -28,7 +28,7 @@ def uniform_networks(
     positions = space.positions()
     found = {}
     for depth in range(max(position.index for position in positions), 0, -1):
-        there = [position for position in positions if position.index <= depth]
+        there = [one for one in positions if one.index <= depth or not one.skippable]
         for name in dict.fromkeys(c.name for position in there for c in position.candidates):
             blocks = [(position, _candidate(position, name)) for position in there]
             label = f'depth{depth}_{name}'

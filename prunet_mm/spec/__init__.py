@@ -1,5 +1,6 @@
 """Networks and search spaces as data. Imports no torch."""
 
+from prunet_mm.spec.around import Around
 from prunet_mm.spec.kernels import BlockKey, Kernel
 from prunet_mm.spec.layer import LayerSpec, TailSpec
 from prunet_mm.spec.network import NetworkSpec
@@ -9,6 +10,7 @@ from prunet_mm.spec.stage import CandidateSpace, StageSpace
 from prunet_mm.spec.zoo import load_zoo, zoo_names
 
 __all__ = [
+    'Around',
     'BlockKey',
     'Candidate',
     'CandidateSpace',

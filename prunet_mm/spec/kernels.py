@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 INVERTED = ('irb', 'fused_irb')  # the ops that have a hidden width
+SEPARABLE = ('ds', *INVERTED)  # the ops that end in a projection and may squeeze and excite
 
 
 class Kernel(NamedTuple):
@@ -17,7 +18,7 @@ class Kernel(NamedTuple):
         residual: Whether the block's input is added to its output.
         affine: Learned numbers per output channel beside the weights: 2 for BN, 1 for a bias, 0
             for neither.
-        padding: Pixels added on each side; None for ``kernel // 2``.
+        padding: Pixels added on each side; None for ``kernel // 2``, 'same' as in a `LayerSpec`.
     """
 
     kind: str
@@ -29,7 +30,7 @@ class Kernel(NamedTuple):
     width: int
     residual: bool = False
     affine: int = 2
-    padding: int | None = None
+    padding: int | str | None = None
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -62,16 +63,20 @@ class BlockKey(NamedTuple):
     """Everything that decides which kernels a block runs: the key of a latency table.
 
     Attributes:
-        op: 'conv', 'fused_irb', 'irb', 'shortcut' or 'tail'.
+        op: 'conv', 'ds', 'fused_irb', 'irb', 'shortcut' or 'tail'.
         out_channels: For a tail the number of classes.
-        hidden: Hidden width, 0 for a conv or shortcut; for a tail the width of its 1x1 conv, 0
+        hidden: Hidden width, 0 for an op without one; for a tail the width of its 1x1 conv, 0
             for none.
         se: Squeeze channels of squeeze-and-excitation, 0 for none.
         height: Rows of the block's *input*, in pixels; ``width`` its columns.
         padding: Of the k x k convolution, where it is not ``kernel // 2``.
         residual: Whether the block adds its input to its output, where it does not follow the
-            rule: an inverted residual block of stride 1 and equal channels does.
+            rule: a separable or inverted residual block of stride 1 and equal channels does.
         features: For a tail, the width of its 1x1 conv behind the pool, 0 for none.
+        features_bias: Whether that conv has a bias.
+        act_last: Whether the activation follows the projection, too.
+        se_act: Activation inside squeeze-and-excitation, where it is not ``act``.
+        se_gate: What squeeze-and-excitation makes its factors with.
     """
 
     op: str
@@ -84,9 +89,18 @@ class BlockKey(NamedTuple):
     se: int
     height: int
     width: int
-    padding: int | None = None
+    padding: int | str | None = None
     residual: bool | None = None
     features: int = 0
+    features_bias: bool = False
+    act_last: bool = False
+    se_act: str | None = None
+    se_gate: str = 'sigmoid'
+
+    @property
+    def order(self) -> tuple:
+        """What keys are sorted by: a field may be None, a number or a word."""
+        return tuple((value is not None, isinstance(value, str), value) for value in self)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,7 +119,7 @@ class BlockKey(NamedTuple):
         """Whether the block adds its input to its output."""
         if self.residual is not None:
             return self.residual
-        return self.op in INVERTED and self.stride == 1 and self.in_channels == self.out_channels
+        return self.op in SEPARABLE and self.stride == 1 and self.in_channels == self.out_channels
 
     def kernels(self) -> tuple[Kernel, ...]:
         """The block's kernels in the order in which they run."""
@@ -120,8 +134,10 @@ class BlockKey(NamedTuple):
         return sum(kernel.macs for kernel in self.kernels())
 
 
-def convolved(size: int, kernel: int, stride: int, padding: int | None = None) -> int:
+def convolved(size: int, kernel: int, stride: int, padding: int | str | None = None) -> int:
     """Pixels left of ``size`` behind a convolution; ``padding`` is ``kernel // 2`` by default."""
+    if padding == 'same':
+        return -(-size // stride)
     padding = kernel // 2 if padding is None else padding
     return (size + 2 * padding - kernel) // stride + 1
 
@@ -132,19 +148,26 @@ def strided(size: int, stride: int) -> int:
 
 
 def _conv(key: BlockKey) -> tuple[Kernel, ...]:
-    return (_spatial('gemm', key, key.in_channels, key.out_channels),)
+    kernel = _spatial('gemm', key, key.in_channels, key.out_channels)
+    return (kernel._replace(residual=key.has_residual),)
+
+
+def _ds(key: BlockKey) -> tuple[Kernel, ...]:
+    channels = key.in_channels
+    return (_spatial('depthwise', key, channels, channels), *_squeeze_and_project(key, channels))
 
 
 def _irb(key: BlockKey) -> tuple[Kernel, ...]:
     return (
         Kernel('gemm', key.in_channels, key.hidden, 1, 1, *key.size),
         _spatial('depthwise', key, key.hidden, key.hidden),
-        *_squeeze_and_project(key),
+        *_squeeze_and_project(key, key.hidden),
     )
 
 
 def _fused_irb(key: BlockKey) -> tuple[Kernel, ...]:
-    return (_spatial('gemm', key, key.in_channels, key.hidden), *_squeeze_and_project(key))
+    expand = _spatial('gemm', key, key.in_channels, key.hidden)
+    return (expand, *_squeeze_and_project(key, key.hidden))
 
 
 def _spatial(kind: str, key: BlockKey, in_channels: int, out_channels: int) -> Kernel:
@@ -154,8 +177,8 @@ def _spatial(kind: str, key: BlockKey, in_channels: int, out_channels: int) -> K
     )
 
 
-def _squeeze_and_project(key: BlockKey) -> tuple[Kernel, ...]:
-    hidden, size = key.hidden, key.out_size
+def _squeeze_and_project(key: BlockKey, hidden: int) -> tuple[Kernel, ...]:
+    size = key.out_size
     squeeze = (
         Kernel('pool', hidden, hidden, 1, 1, *size, affine=0),
         Kernel('gemm', hidden, key.se, 1, 1, 1, 1, affine=1),
@@ -173,9 +196,10 @@ def _tail(key: BlockKey) -> tuple[Kernel, ...]:
         channels = key.hidden
     kernels.append(Kernel('pool', channels, channels, 1, 1, *key.size, affine=0))
     if key.features:
-        kernels.append(Kernel('gemm', channels, key.features, 1, 1, 1, 1, affine=0))
+        affine = int(key.features_bias)
+        kernels.append(Kernel('gemm', channels, key.features, 1, 1, 1, 1, affine=affine))
         channels = key.features
     return (*kernels, Kernel('gemm', channels, key.out_channels, 1, 1, 1, 1, affine=1))
 
 
-_KERNELS = dict(conv=_conv, irb=_irb, fused_irb=_fused_irb, shortcut=_conv, tail=_tail)
+_KERNELS = dict(conv=_conv, ds=_ds, irb=_irb, fused_irb=_fused_irb, shortcut=_conv, tail=_tail)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from prunet_mm.errors import SpecError
 from prunet_mm.spec import summary
 from prunet_mm.spec.kernels import BlockKey
 from prunet_mm.spec.layer import LayerSpec, TailSpec
+from prunet_mm.spec.preprocessing import Preprocessing
 from prunet_mm.spec.summary import Row
 from prunet_mm.spec.validation import (
     Epsilon,
@@ -27,6 +28,9 @@ from prunet_mm.spec.validation import (
     problem,
     shown,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SCHEMA_VERSION = 1
 
@@ -41,6 +45,8 @@ class NetworkSpec(Spec):
         layers: All other layers; their stages never decrease.
         norm_eps: What BatchNorms add to the variance.
         tail: What ends a classifier; None for a bare backbone.
+        preprocessing: How images become what the weights at hand were trained on; None where
+            there are none, or nobody said.
         provenance: Where the network is from, as free JSON, for instance ``budget_ms``.
     """
 
@@ -52,6 +58,7 @@ class NetworkSpec(Spec):
     layers: Many[LayerSpec]
     tail: TailSpec | None = None
     norm_eps: Epsilon = 1e-3
+    preprocessing: Preprocessing | None = None
     provenance: Annotated[JsonObject, Field(default_factory=dict)]
 
     def __hash__(self) -> int:
@@ -70,6 +77,10 @@ class NetworkSpec(Spec):
                 )
             check_stride(at, layer.stride, size)
             channels, size, stage = layer.out_channels, _shrunk(at, layer, size), layer.stage
+        for field in ('mean', 'std') if self.preprocessing else ():
+            if (found := len(getattr(self.preprocessing, field))) != self.in_channels:
+                text = f'found {found} values, expected {self.in_channels}, one per channel'
+                raise problem(('preprocessing', field), text)
         return self
 
     def _located(self) -> list[tuple[tuple, LayerSpec]]:
@@ -111,6 +122,22 @@ class NetworkSpec(Spec):
         if isinstance(data, dict) and 'schema_version' not in data:
             raise SpecError(f'{path}: schema_version: this field is missing, so this is no network')
         return cls.from_dict(data, str(path))
+
+    @classmethod
+    def from_timm(cls, model: str | nn.Module) -> NetworkSpec:
+        """The network that timm's EfficientNet builder makes under a name, or has made.
+
+        Args:
+            model: The name, such as ``'tf_efficientnet_lite0'``, or the classifier itself.
+
+        Raises:
+            SpecError: timm is not installed or does not know the name, or a spec cannot express
+                the network; names the module.
+        """
+        from prunet_mm.spec import timm
+
+        fields = timm.read(model)
+        return cls.from_dict(fields, source=fields['name'])
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a JSON file in one step; equal networks give equal bytes.

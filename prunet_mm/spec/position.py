@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prunet_mm.errors import SpecError
 from prunet_mm.spec.kernels import BlockKey
@@ -19,6 +19,7 @@ class Candidate(NamedTuple):
         se: Squeeze channels of squeeze-and-excitation, 0 for none.
         widths: The hidden widths it may have, ascending and evenly spaced; empty where the op has
             none.
+        extra: What else a `LayerSpec` of it says, as pairs of field and value.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Candidate(NamedTuple):
     act: str
     se: int
     widths: tuple[int, ...]
+    extra: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Position:
         index: Number of the layer within its stage, from 1.
         height: Rows of the layer's *input*, in pixels; ``width`` its columns.
         candidates: What may stand here; never empty.
+        skip: Whether a network may do without the layer, unless it is the first of its stage.
     """
 
     stage: int
@@ -48,6 +51,7 @@ class Position:
     height: int
     width: int
     candidates: tuple[Candidate, ...]
+    skip: bool = True
 
     @property
     def name(self) -> str:
@@ -55,8 +59,8 @@ class Position:
 
     @property
     def skippable(self) -> bool:
-        """Whether a network may do without it: every layer but the first of a stage."""
-        return self.index > 1
+        """Whether a network may do without it: by default every layer but the first of a stage."""
+        return self.skip and self.index > 1
 
     def layer(self, candidate: Candidate, hidden: int = 0) -> LayerSpec:
         """The layer that ``candidate`` makes here.
@@ -83,6 +87,7 @@ class Position:
             act=candidate.act,
             se=candidate.se,
             stage=self.stage,
+            **dict(candidate.extra),
         )
 
     def layers(self) -> list[LayerSpec]:
@@ -110,10 +115,13 @@ class Position:
                 return _differs(field, layer, ' or '.join(map(shown, allowed)))
         if layer.hidden not in (left[0].widths or (0,)):
             return _differs('hidden', layer, grid(left[0].widths))
-        key = layer.block_key(self.height, self.width)
-        for field in ('padding', 'residual'):  # a key names them where they are unusual
-            if getattr(key, field) is not None:
-                return _differs(field, layer, 'None')
+        found, expected = (
+            one.block_key(self.height, self.width)
+            for one in (layer, self.layer(left[0], layer.hidden))
+        )
+        for field in BlockKey._field_defaults:  # which a key has only where they are unusual
+            if getattr(found, field) != getattr(expected, field):
+                return _differs(field, layer, shown(getattr(expected, field)))
         return None
 
 

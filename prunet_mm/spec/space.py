@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import model_validator
 
 from prunet_mm.errors import SpecError
+from prunet_mm.spec.around import Around
 from prunet_mm.spec.kernels import BlockKey, strided
 from prunet_mm.spec.layer import LayerSpec, TailSpec
 from prunet_mm.spec.network import NetworkSpec
 from prunet_mm.spec.position import Candidate, Position
+from prunet_mm.spec.preprocessing import Preprocessing
 from prunet_mm.spec.stage import StageSpace
 from prunet_mm.spec.validation import (
     Act,
+    Epsilon,
     Many,
     Name,
     OddInt,
     PositiveInt,
+    Same,
     Spec,
     Stride,
     check_stride,
@@ -37,15 +41,20 @@ class StemSpace(Spec):
     kernel: OddInt = 3
     stride: Stride = 2
     act: Act = 'relu'
+    padding: Same | None = None
 
 
 class SearchSpace(Spec):
     """Every network that a search may end in.
 
+    Said in full, or as what is around a network: ``dict(type='around', arch=...)``, see `Around`.
+
     Attributes:
         resolution: Rows and columns of the input image in pixels.
         in_channels: Channels of the input image.
         tail: What ends a classifier; None for a bare backbone.
+        norm_eps: What BatchNorms add to the variance.
+        preprocessing: As in the networks, to whom it is passed on.
     """
 
     name: Name
@@ -54,6 +63,15 @@ class SearchSpace(Spec):
     stem: StemSpace
     stages: Many[StageSpace]
     tail: TailSpec | None = None
+    norm_eps: Epsilon = 1e-3
+    preprocessing: Preprocessing | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str = 'config') -> SearchSpace:
+        """Builds a space from nested dicts and lists; see :meth:`Spec.from_dict`."""
+        if isinstance(data, Mapping) and data.get('type') == 'around':
+            data = Around.from_dict(data, source).space(source)
+        return super().from_dict(data, source)
 
     @model_validator(mode='after')
     def _fits_together(self) -> SearchSpace:
@@ -87,9 +105,9 @@ class SearchSpace(Spec):
             for index in range(1, stage.depth + 1):
                 stride = stage.stride if index == 1 else 1
                 candidates = stage.blocks(channels, index)
-                positions.append(
-                    Position(number, index, channels, stage.width, stride, size, size, candidates)
-                )
+                place = number, index, channels, stage.width, stride, size, size
+                skip = stage.layers[index - 1].skip if stage.layers else True
+                positions.append(Position(*place, candidates, skip))
                 channels, size = stage.width, strided(size, stride)
             stages.append(positions)
         return stages
@@ -121,6 +139,8 @@ class SearchSpace(Spec):
             stem=self.stem_layers,
             layers=layers,
             tail=self.tail,
+            norm_eps=self.norm_eps,
+            preprocessing=self.preprocessing,
             provenance=provenance or {},
         )
         spec = NetworkSpec.from_dict(parts, source='a network of these choices')
@@ -134,7 +154,7 @@ class SearchSpace(Spec):
 
     def why_not(self, spec: NetworkSpec) -> str | None:
         """The first thing that keeps ``spec`` out of this space; None if it is inside."""
-        for field in ('resolution', 'in_channels', 'tail'):
+        for field in ('resolution', 'in_channels', 'tail', 'norm_eps'):
             found, expected = getattr(spec, field), getattr(self, field)
             if found != expected:
                 return f'{field}: found {shown(found)}, expected {shown(expected)}'
@@ -142,20 +162,23 @@ class SearchSpace(Spec):
             return f'stem: found {shown(spec.stem)}, expected {shown(self.stem_layers)}'
         stages, count = self._stages(), Counter(layer.stage for layer in spec.layers)
         for number in sorted({*range(1, len(stages) + 1), *count}):
-            most = len(stages[number - 1]) if number <= len(stages) else 0
-            if not min(most, 1) <= count[number] <= most:
-                return f'stage {number}: found {count[number]} layers, expected {_up_to(most)}'
-        index = Counter()
-        for at, layer in enumerate(spec.layers):
-            wrong = stages[layer.stage - 1][index[layer.stage]].why_not(layer)
-            if wrong:
-                return f'layers[{at}].{wrong}'
-            index[layer.stage] += 1
+            positions = stages[number - 1] if number <= len(stages) else []
+            least, most = len(_kept(positions)), len(positions)
+            if not least <= count[number] <= most:
+                expected = _up_to(most, least)
+                return f'stage {number}: found {count[number]} layers, expected {expected}'
+        done = 0
+        for number, positions in enumerate(stages, 1):
+            layers = spec.layers[done : done + count[number]]
+            if not _fits(positions, layers):
+                return _misfit(positions, layers, done)
+            done += len(layers)
         return None
 
     def smallest(self) -> NetworkSpec:
-        """The network with the fewest MACs: first layers only, each at its cheapest."""
-        layers = [min(stage[0].layers(), key=_macs(stage[0])) for stage in self._stages()]
+        """The network with the fewest MACs: what cannot be skipped, each at its cheapest."""
+        kept = [position for stage in self._stages() for position in _kept(stage)]
+        layers = [min(position.layers(), key=_macs(position)) for position in kept]
         return self._network(layers, f'{self.name}_smallest')
 
     def largest(self) -> NetworkSpec:
@@ -170,14 +193,21 @@ class SearchSpace(Spec):
         """
         choices = []
         for stage in self._stages():
-            for position in stage[: rng.randint(1, len(stage))]:
+            depth = rng.randint(len(_kept(stage)), len(stage))
+            for position in _some(stage, depth, rng):
                 candidate = rng.choice(position.candidates)
                 choices.append((position, candidate, rng.choice(candidate.widths or (0,))))
         return self.network(choices, f'{self.name}_random')
 
     def size(self) -> int:
-        """How many different networks the space holds, exactly."""
-        return math.prod(map(_networks, self._stages()))
+        """How many different networks the space holds, exactly.
+
+        In a stage whose layers are given one by one, choices count: they may be the same network.
+        """
+        return math.prod(
+            _choices(positions) if stage.layers else _networks(positions)
+            for stage, positions in zip(self.stages, self._stages(), strict=True)
+        )
 
     def block_keys(self) -> list[BlockKey]:
         """Every block that a network of the space can have: stem, layers, tail; each once."""
@@ -190,12 +220,55 @@ class SearchSpace(Spec):
         return list(dict.fromkeys(keys))
 
 
-def _up_to(most: int) -> str:
-    return {0: 'none', 1: '1'}.get(most, f'1 to {most}')
+def _up_to(most: int, least: int) -> str:
+    return 'none' if not most else str(most) if least == most else f'{least} to {most}'
+
+
+def _kept(stage: list[Position]) -> list[Position]:
+    """What every network has."""
+    return [position for position in stage if not position.skippable]
+
+
+def _some(stage: list[Position], depth: int, rng: random.Random) -> list[Position]:
+    """So many positions of a stage: the first ones, unless the later ones are others."""
+    kinds = {(position.candidates, position.skip) for position in stage[1:]}
+    if len(kinds) < 2:
+        return stage[:depth]
+    skippable = [position for position in stage if position.skippable]
+    left_out = rng.sample(skippable, len(stage) - depth)
+    return [position for position in stage if position not in left_out]
+
+
+def _fits(positions: Sequence[Position], layers: Sequence[LayerSpec]) -> bool:
+    """Whether the layers are what is left of these positions when some are skipped."""
+    reached = {0}  # how many layers may be placed by now
+    for position in positions:
+        placed = {
+            count + 1
+            for count in reached
+            if count < len(layers) and position.why_not(layers[count]) is None
+        }
+        reached = placed | (reached if position.skippable else set())
+    return len(layers) in reached
+
+
+def _misfit(positions: Sequence[Position], layers: Sequence[LayerSpec], before: int) -> str:
+    """What is wrong with the first layer that fits nowhere behind those in front of it."""
+    for count, layer in enumerate(layers):
+        prefixes = (positions[:end] for end in range(count + 1, len(positions) + 1))
+        if not any(_fits(prefix, layers[: count + 1]) for prefix in prefixes):
+            reasons = (position.why_not(layer) for position in positions[count:])
+            why = next(filter(None, reasons), 'stage: found a layer too many of its kind')
+            return f'layers[{before + count}].{why}'
+    return f'layers[{before + len(layers) - 1}]: a layer is missing behind it, or in front'
 
 
 def _macs(position: Position) -> Callable[[LayerSpec], int]:
     return lambda layer: layer.macs(position.height, position.width)
+
+
+def _choices(stage: list[Position]) -> int:
+    return math.prod(len(position.layers()) + position.skippable for position in stage)
 
 
 def _networks(stage: list[Position]) -> int:

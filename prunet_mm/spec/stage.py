@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from pydantic import model_validator
 
+from prunet_mm.spec.given import LayerSpace
 from prunet_mm.spec.kernels import INVERTED
 from prunet_mm.spec.position import Candidate
 from prunet_mm.spec.validation import (
@@ -82,6 +83,7 @@ class StageSpace(Spec):
         max_expansion: Largest hidden width as a multiple of the layer's input channels, for all
             candidates without expansions of their own.
         granularity: Their hidden widths are multiples of it.
+        layers: What each layer may be, one by one, in place of all that is said of candidates.
     """
 
     width: PositiveInt
@@ -96,6 +98,19 @@ class StageSpace(Spec):
     se: Flag = False
     max_expansion: PositiveInt = 8
     granularity: PositiveInt = 32
+    layers: Many[LayerSpace] | None = None
+
+    @model_validator(mode='after')
+    def _layers_say_all(self) -> StageSpace:
+        if not self.layers:
+            return self
+        if len(self.layers) != self.depth:
+            text = f'found {self.depth}, expected {len(self.layers)}, as many as layers are given'
+            raise problem(('depth',), text)
+        for field in self.model_fields_set - {'width', 'stride', 'depth', 'layers'}:
+            text = f'found {shown(getattr(self, field))}, expected none, since layers say it, too'
+            raise problem((field,), text)
+        return self
 
     @model_validator(mode='after')
     def _says_it_once(self) -> StageSpace:
@@ -118,6 +133,8 @@ class StageSpace(Spec):
 
     def blocks(self, in_channels: int, index: int) -> tuple[Candidate, ...]:
         """The candidates of layer number ``index``, from 1, that gets ``in_channels``."""
+        if self.layers:
+            return tuple(one.candidate() for one in self.layers[index - 1].candidates)
         squeeze = max(1, round(in_channels * 0.25)) if self.se else 0
         return tuple(
             Candidate(
@@ -133,7 +150,7 @@ class StageSpace(Spec):
 
     def off_grid(self, in_channels: int, index: int) -> tuple[tuple, str] | None:
         """The field that gives layer number ``index`` no hidden widths, and why; or None."""
-        for at, one in self._located(index):
+        for at, one in () if self.layers else self._located(index):
             if one.op in INVERTED and (wrong := self._no_widths(at, one, in_channels)):
                 return wrong
         return None

@@ -101,18 +101,28 @@ Epsilon = Annotated[float, Field(gt=0, lt=1), expecting('a number above 0 and be
 Flag = Annotated[bool, expecting('True or False')]
 Name = Annotated[str, Field(min_length=1), expecting('a name in quotes')]
 Op = Annotated[
-    Literal['conv', 'fused_irb', 'irb', 'shortcut'],
-    expecting('"conv", "fused_irb", "irb" or "shortcut"'),
+    Literal['conv', 'ds', 'fused_irb', 'irb', 'shortcut'],
+    expecting('"conv", "ds", "fused_irb", "irb" or "shortcut"'),
 ]
 Expansion = Annotated[
     float, Field(gt=0, allow_inf_nan=False), expecting('a positive number, such as 3 or 4.5')
 ]
-Act = Annotated[Literal['relu', 'swish'], expecting('"relu" or "swish"')]
+Act = Annotated[
+    Literal['relu', 'relu6', 'swish', 'hard_swish'],
+    expecting('"relu", "relu6", "swish" or "hard_swish"'),
+]
+Gate = Annotated[Literal['sigmoid', 'hard_sigmoid'], expecting('"sigmoid" or "hard_sigmoid"')]
+Padding = Annotated[
+    Annotated[int, Field(ge=0, le=MOST)] | Literal['same'],
+    expecting('an integer, 0 or more (of at most 31 bits), or "same"'),
+]
+Same = Annotated[Literal['same'], expecting('"same" or None')]
 JsonObject = Annotated[
     dict, AfterValidator(_json_copy), expecting('a dict of JSON values, all numbers finite')
 ]
 # A list in a file or a config becomes a tuple: specs are hashable.
 Many = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+Some = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]  # or none
 Choices = Annotated[Many[T], AfterValidator(_distinct)]
 
 

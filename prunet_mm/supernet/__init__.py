@@ -4,6 +4,7 @@ from prunet_mm.supernet.inherit import SuperNetInit, inherit_weights
 from prunet_mm.supernet.prunode import Prunode
 from prunet_mm.supernet.stochastic_layer import FixedBlock, StochasticLayer
 from prunet_mm.supernet.supernet import SuperNet
+from prunet_mm.supernet.trained import TrainedNetworkInit, start_as
 
 __all__ = [
     'FixedBlock',
@@ -11,5 +12,7 @@ __all__ = [
     'StochasticLayer',
     'SuperNet',
     'SuperNetInit',
+    'TrainedNetworkInit',
     'inherit_weights',
+    'start_as',
 ]

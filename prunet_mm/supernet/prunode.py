@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from prunet_mm.models.blocks import NORM, build_block
+from prunet_mm.models.blocks import NORM, build_block, padded
 from prunet_mm.spec import Candidate, Position
 from prunet_mm.supernet.rules import build_rule
 
@@ -63,6 +63,8 @@ class Prunode(nn.Module):
         elif lo < hi:
             weight = weight * torch.cat([r.new_ones(lo), r.expand(hi - lo)]).view(1, -1, 1, 1)
         out = project.bn(F.conv2d(h, weight))
+        if project.with_activation:
+            out = project.activate(out)
         return x + out if self.block.residual else out
 
     def pair(self, noisy: bool = False) -> tuple[int, int, Tensor | None]:
@@ -115,7 +117,7 @@ class Prunode(nn.Module):
         se = self.block.se
         squeezed = F.conv2d(pooled[:, :width], se.reduce.weight[:, :width], se.reduce.bias)
         raised = F.conv2d(se.act(squeezed), se.expand.weight[:width], se.expand.bias[:width])
-        return torch.sigmoid(raised)
+        return se.gate(raised)
 
 
 def _sliced(module: ConvModule, x: Tensor, width: int, depthwise: bool = False) -> Tensor:
@@ -123,7 +125,7 @@ def _sliced(module: ConvModule, x: Tensor, width: int, depthwise: bool = False) 
     conv, bn = module.conv, module.bn
     momentum = bn.momentum or 0.0
     x = F.conv2d(
-        x,
+        padded(conv, x),
         conv.weight[:width],
         stride=conv.stride,
         padding=conv.padding,

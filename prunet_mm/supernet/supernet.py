@@ -10,8 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from prunet_mm.errors import CheckpointError, ConfigError
-from prunet_mm.models.blocks import NORM, build_block
-from prunet_mm.models.prunet import INIT
+from prunet_mm.models.blocks import build_block
+from prunet_mm.models.prunet import BATCH_NORM, INIT
 from prunet_mm.models.recompute import run
 from prunet_mm.registry import register_model
 from prunet_mm.spec import NetworkSpec, SearchSpace
@@ -40,7 +40,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
             that are left: ``'softmax'`` of the logits, or ``'gumbel'`` noise on top.
         out_indices: Stages whose maps are returned, counted from 1, the last one among them;
             default: that one alone.
-        norm_cfg: Config of the norm layers, type BN.
+        norm_cfg: Config of the norm layers, type BN; its ``eps`` is the space's.
         with_cp: Recompute each layer's activations in the backward pass to save memory.
         init_cfg: Weight initialisation; default: Kaiming for convolutions.
 
@@ -55,7 +55,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
         rule: dict | None = None,
         sampling: str = 'hard',
         out_indices: Sequence[int] | None = None,
-        norm_cfg: dict = NORM,
+        norm_cfg: dict = BATCH_NORM,
         with_cp: bool = False,
         init_cfg: dict | list | None = INIT,
     ) -> None:
@@ -73,11 +73,11 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
                 f'backbone.norm_cfg: found type {norm_cfg.get("type")!r}; a SuperNet slices its '
                 "norms by channel, which works for 'BN' only."
             )
-        norm_cfg = {**NORM, **norm_cfg}
-        if norm_cfg['eps'] != NORM['eps']:
+        norm_cfg = {**BATCH_NORM, 'eps': self.space.norm_eps, **norm_cfg}
+        if norm_cfg['eps'] != self.space.norm_eps:
             raise ConfigError(
-                f'backbone.norm_cfg: found eps {norm_cfg["eps"]}, expected {NORM["eps"]}, which '
-                'the networks of a search have.'
+                f'backbone.norm_cfg: found eps {norm_cfg["eps"]}, expected {self.space.norm_eps}, '
+                'which the networks of a search have.'
             )
         last = len(self.space.stages)
         self.out_indices = tuple(out_indices or (last,))

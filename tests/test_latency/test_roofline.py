@@ -57,6 +57,8 @@ def test_every_swish_is_a_kernel_of_its_own_and_relu_is_none():
     assert kinds(op='fused_irb', act='swish') == ['gemm', 'act', 'gemm']
     assert kinds(op='conv', hidden=0, act='swish') == ['gemm', 'act']
     assert kinds(op='shortcut', hidden=0, kernel=1, act='swish') == ['gemm']
+    assert kinds(op='ds', hidden=0, act='hard_swish') == ['depthwise', 'act', 'gemm']
+    assert kinds(op='ds', hidden=0, act='relu6', act_last=True) == ['depthwise', 'gemm']
     assert kinds(op='tail', act='swish', features=32) == [
         *('gemm', 'act', 'pool', 'gemm', 'act', 'gemm')
     ]

@@ -7,6 +7,7 @@ from scipy import stats
 
 from prunet_mm.errors import LatencyTableError, PrunetError
 from prunet_mm.latency import LatencyTable, Validation
+from prunet_mm.latency.table import TABLES, readable
 from prunet_mm.spec import NetworkSpec
 
 
@@ -251,7 +252,7 @@ def head(**changes):
         (entry(iqr_ms=-1.0), 'entries[1].iqr_ms: found -1.0, expected'),
         (
             entry(op='pool'),
-            'entries[1].op: found "pool", expected "conv", "fused_irb", "irb", "shor',
+            'entries[1].op: found "pool", expected "conv", "ds", "fused_irb", "irb", "shor',
         ),
         (
             head(validation=dict(fitted_on=1, predicted_ms=[1.0], measured_ms=[1.0, 2.0])),
@@ -308,3 +309,23 @@ def test_ranks_are_reported_where_there_are_some():
     assert equal.describe().endswith('Kendall tau undefined')
     text = Validation(fitted_on=1, predicted_ms=(1, 2, 3), measured_ms=(1, 2.5, 2.4)).describe()
     assert text.endswith('Kendall tau 0.333')
+
+
+def test_digests_of_tables_without_the_newer_fields_stay():
+    # Searches and tables refer to each other by them.
+    table = LatencyTable.load(TABLES / 'v100_trt_fp16_b1_estimated.json')
+    assert table.digest == '90420aba93fd'
+
+
+def test_a_newer_field_makes_another_block_and_another_digest(make_table):
+    data = make_table().to_dict()
+    data['entries'] = [entry for entry in data['entries'] if entry['op'] == 'irb'][:1]
+    digests = set()
+    for field in (dict(), dict(act_last=True), dict(padding='same'), dict(se=2, se_act='relu6')):
+        table = LatencyTable.from_dict(dict(data, entries=[dict(data['entries'][0], **field)]))
+        assert LatencyTable.from_dict(table.to_dict()) == table
+        digests.add(table.digest)
+        assert all(
+            f'{name} {value}' in readable(table.entries[0].key) for name, value in field.items()
+        )
+    assert len(digests) == 4

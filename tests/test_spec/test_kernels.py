@@ -21,7 +21,7 @@ def conv(kernel):
 
 
 def random_key(rng, op):
-    inputs, plain = rng.choice([4, 8]), op in ('conv', 'shortcut')
+    inputs, plain = rng.choice([4, 8]), op in ('conv', 'ds', 'shortcut')
     return BlockKey(
         op,
         inputs,
@@ -38,7 +38,7 @@ def random_key(rng, op):
     )
 
 
-@pytest.mark.parametrize('op', ['conv', 'irb', 'fused_irb', 'shortcut'])
+@pytest.mark.parametrize('op', ['conv', 'ds', 'irb', 'fused_irb', 'shortcut'])
 def test_kernels_chain_like_the_convolutions_they_stand_for(op):
     import torch
 

@@ -57,6 +57,14 @@ def test_a_layer_that_fits_no_op_is_refused_where_it_is_made():
         dict(shortcut, hidden=8),
         dict(shortcut, se=2),
         dict(shortcut, residual=True),
+        dict(op='ds'),
+        dict(op='conv', hidden=0, act_last=True),
+        dict(se_act='relu6'),
+        dict(se_gate='hard_sigmoid'),
+        dict(se=4, se_gate='tanh'),
+        dict(act='gelu'),
+        dict(padding='valid'),
+        dict(padding=True),
     ):
         with pytest.raises(ValidationError):
             layer(**wrong)
@@ -82,7 +90,8 @@ def test_residual_may_be_said_and_turned_off_where_the_rule_has_it():
     [
         (dict(out_channels=32), '16 channels go in and 32 come out'),
         (dict(stride=2), 'stride 2'),
-        (dict(op='conv', hidden=0), 'a conv has none'),
+        (dict(op='conv', hidden=0, stride=2), 'stride 2'),
+        (dict(op='shortcut', hidden=0, kernel=1), 'a shortcut has none'),
         (dict(padding=0), 'padding 0 with kernel 3'),
     ],
 )
@@ -103,3 +112,40 @@ def test_features_sit_behind_the_pool_without_norm_or_bias():
     plain = TailSpec(channels=32, num_classes=10).block_key(16, 4, 4)
     assert [kernel.kind for kernel in tail.kernels()] == ['gemm', 'pool', 'gemm', 'gemm']
     assert tail.params() - plain.params() == 32 * 48 + (48 - 32) * 10
+
+
+def test_a_depthwise_separable_layer_written_out():
+    one = layer(op='ds', hidden=0, se=4, out_channels=24)
+    squeeze = 2 * 16 * 4 + 4 + 16
+    assert one.params() == 9 * 16 + 2 * 16 + squeeze + 16 * 24 + 2 * 24
+    assert one.macs(5, 6) == (9 * 16 + 16 * 24) * 30 + 2 * 16 * 4
+    assert not one.has_residual
+    assert layer(op='ds', hidden=0).has_residual
+
+
+def test_a_conv_has_a_residual_where_it_is_said():
+    plain = dict(op='conv', hidden=0)
+    assert not layer(**plain).has_residual
+    assert layer(**plain, residual=True).kernels(5, 5)[0].residual
+    assert layer(**plain, residual=True).block_key(5, 5) != layer(**plain).block_key(5, 5)
+
+
+def test_same_padding_keeps_a_map_or_halves_it_rounded_up():
+    assert layer(padding='same').block_key(8, 8) == layer().block_key(8, 8)
+    halved = layer(padding='same', stride=2, kernel=5).block_key(7, 8)
+    assert halved.out_size == (4, 4)
+    assert halved != layer(stride=2, kernel=5).block_key(7, 8)
+
+
+def test_fields_that_say_the_usual_make_the_same_key():
+    assert layer(se=4, se_act='relu').block_key(5, 5) == layer(se=4).block_key(5, 5)
+    assert layer(se=4, se_act='relu6').block_key(5, 5) != layer(se=4).block_key(5, 5)
+    assert layer(act_last=True).block_key(5, 5) != layer().block_key(5, 5)
+
+
+def test_a_bias_behind_the_pool_needs_its_convolution():
+    biased = TailSpec(features=48, features_bias=True, num_classes=10).block_key(16, 4, 4)
+    plain = TailSpec(features=48, num_classes=10).block_key(16, 4, 4)
+    assert biased.params() - plain.params() == 48
+    with pytest.raises(ValidationError, match='since features is 0'):
+        TailSpec(features_bias=True, num_classes=10)

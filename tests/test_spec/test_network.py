@@ -131,9 +131,9 @@ WRONG = [
     (
         ['layers', 3, 'op'],
         'dw',
-        'layers[3].op: found "dw", expected "conv", "fused_irb", "irb" or "shortcut"',
+        'layers[3].op: found "dw", expected "conv", "ds", "fused_irb", "irb" or "shortcut"',
     ),
-    (['layers', 3, 'act'], ['relu'], 'layers[3].act: found [\'relu\'], expected "relu" or'),
+    (['layers', 3, 'act'], ['relu'], 'layers[3].act: found [\'relu\'], expected "relu", "rel'),
     (['layers', 3, 'in_channels'], 65, 'layers[3].in_channels: found 65, expected 64, the chan'),
     (['stem', 0, 'in_channels'], 1, 'stem[0].in_channels: found 1, expected 3, the channels'),
     (['layers', 8, 'stage'], 1, 'layers[8].stage: found 1, expected 4 or more, since stages'),

@@ -199,7 +199,7 @@ WRONG = [
     (stage(ops={'irb'}), "stages[1].ops: found {'irb'}, expected a list"),
     (
         stage(ops=['mbconv']),
-        'stages[1].ops[0]: found "mbconv", expected "conv", "fused_irb", "irb" or',
+        'stages[1].ops[0]: found "mbconv", expected "conv", "ds", "fused_irb", "irb" or',
     ),
     (stage(se=1), 'stages[1].se: found 1, expected True or False'),
     (stage(stride=4), 'stages[1].stride: found 4, expected 1 or 2'),

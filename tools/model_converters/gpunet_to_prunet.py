@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 try:
     from prunet_mm.engine.cli import run
@@ -24,22 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from prunet_mm.models.gpunet_keys import Match
-
-ENTRIES = ('state_dict_ema', 'state_dict')  # the first that a checkpoint has is the one to use
-
-
-class Weights(NamedTuple):
-    """What is taken from a checkpoint.
-
-    Attributes:
-        tensors: By name, without the ``module.`` that data parallelism puts in front.
-        entry: Where in the file they were, for the screen.
-        nvidia_keys: What NVIDIA's file called them, if it was this tool that wrote the checkpoint.
-    """
-
-    tensors: dict[str, Tensor]
-    entry: str
-    nvidia_keys: list[str] | None
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--entry',
-        choices=ENTRIES,
+        choices=['state_dict_ema', 'state_dict'],
         help='the weights to take where a checkpoint has both; by default the moving averages, '
         'state_dict_ema',
     )
@@ -69,9 +53,10 @@ def main() -> None:
     if os.path.realpath(args.src) == os.path.realpath(args.dst):
         raise ConfigError(f'{args.dst} is SRC and DST at once: name another file to write')
 
+    from prunet_mm.models.foreign import read_weights, write_weights
     from prunet_mm.models.gpunet_keys import from_nvidia, from_ours, nvidia_names_are_known
 
-    weights = read(args.src, args.entry)
+    weights = read_weights(args.src, args.entry)
     check_direction(args.src, weights.tensors, args.reverse)
     shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
     match = (from_ours if args.reverse else from_nvidia)(shapes, args.src)
@@ -82,42 +67,13 @@ def main() -> None:
         names = [slot.ours for slot in match.slots]
         meta = dict(network=name, entry=weights.entry, nvidia_keys=match.keys)
     else:
-        names, meta = nvidia_names(match, weights.nvidia_keys), dict(network=name)
-        if names != weights.nvidia_keys and not nvidia_names_are_known(match.spec):
+        recorded = weights.meta.get('nvidia_keys')  # by this tool, from NVIDIA's file
+        names, meta = nvidia_names(match, recorded), dict(network=name)
+        if names != recorded and not nvidia_names_are_known(match.spec):
             print(f'the names in the head and the tail of {name} are assumed, not known')
     tensors = {new: weights.tensors[old] for new, old in zip(names, match.keys, strict=True)}
-    write(tensors, meta, args.dst)
+    write_weights(tensors, meta, args.dst)
     print(f'wrote {args.dst}')
-
-
-def read(path: str, entry: str | None) -> Weights:
-    """The tensors of a checkpoint: of ``entry``, by default of the first of `ENTRIES` it has.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, holds code, or no such weights.
-    """
-    from torch import Tensor
-
-    from prunet_mm.engine.checkpoint import load_checkpoint_file
-
-    content = load_checkpoint_file(path)
-    there = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
-    if entry and entry not in there:
-        raise CheckpointError(f'{path}: has no {entry}, but {" and ".join(there) or "no entries"}')
-    entry = entry or next(iter(there), None)
-    found = content[entry] if entry else content
-    if not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise CheckpointError(
-            f'{path}: holds no weights: tensors by name are expected, on their own or as one of '
-            + ', '.join(ENTRIES)
-        )
-    prefix = 'module.' if all(key.startswith('module.') for key in found) else ''
-    meta = content.get('meta')
-    return Weights(
-        {key.removeprefix(prefix): value.detach() for key, value in found.items()},
-        entry or 'its tensors',
-        meta.get('nvidia_keys') if isinstance(meta, dict) else None,
-    )
 
 
 def check_direction(path: str, tensors: Mapping[str, Tensor], reverse: bool) -> None:
@@ -140,16 +96,6 @@ def nvidia_names(match: Match, recorded: list[str] | None) -> list[str]:
     names = [slot.nvidia for slot in match.slots]
     texts = isinstance(recorded, list) and all(isinstance(name, str) for name in recorded)
     return recorded if texts and len(recorded) == len(set(recorded)) == len(names) else names
-
-
-def write(tensors: dict[str, Tensor], meta: dict, path: str) -> None:
-    """Writes a checkpoint in the format that the name asks for; see `save_checkpoint_file`."""
-    from prunet_mm.engine.checkpoint import save_checkpoint_file, save_safetensors_file
-
-    if path.endswith('.safetensors'):
-        save_safetensors_file(tensors, path, dict(network=meta['network']))
-    else:
-        save_checkpoint_file(dict(state_dict=tensors, meta=meta), path)
 
 
 if __name__ == '__main__':
