@@ -34,6 +34,7 @@ setup(
     package_data={
         'prunet_mm': [
             *('spec/zoo/*.json', 'latency/*.json', 'latency/tables/*.json'),
+            'report/templates/*',
             # Links to configs/, tools/ and model-index.yml; a wheel gets what they lead to.
             *(f'.mim/**/*.{suffix}' for suffix in ('py', 'json', 'yml', 'md', 'sh')),
         ]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Make the report of a search again, also in the middle of it, or compare several searches.
 
-    python tools/report.py work_dirs/prunet_digits
-    python tools/report.py work_dirs/seed_0 work_dirs/seed_1 --out seeds.html
+python tools/report.py work_dirs/prunet_digits
+python tools/report.py work_dirs/seed_0 work_dirs/seed_1 --out seeds.html
 """
 
 from __future__ import annotations

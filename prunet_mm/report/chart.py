@@ -104,7 +104,7 @@ class Chart:
     @property
     def x_ticks(self) -> list[tuple[float, str]]:
         """Places in percent from the left, and labels."""
-        return self._ticks(*self.xs, 4)
+        return self._ticks(*self.xs, 5)
 
     @property
     def y_ticks(self) -> list[tuple[float, str]]:
@@ -133,7 +133,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     """Return about ``count`` round values from low to high."""
     raw = (high - low) / count
     unit = 10 ** math.floor(math.log10(raw))
-    step = unit * next(factor for factor in (1, 2, 5, 10) if factor * unit >= raw * 0.999)
+    step = unit * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * unit >= raw * 0.95)
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 

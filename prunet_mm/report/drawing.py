@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prunet_mm.errors import LatencyTableError
-from prunet_mm.report.chart import Chart, Line, Mark
+from prunet_mm.report.chart import Chart, Line, Mark, padded
 from prunet_mm.report.source import Source
 from prunet_mm.report.words import KINDS, SIGNS, ms
 from prunet_mm.search.figures import INK, OPS, OTHER_OP, PALE, PINK, line_look
@@ -167,18 +167,18 @@ def widths(source: Source) -> list[Chart]:
             end = trace.end(layer, candidate)
 
             def points(what: str, name=f'{layer}.{candidate}', end=end) -> list[tuple]:
-                def value(row: dict) -> float | None:
-                    return row['widths'][name][what] if name in row['widths'] else None
+                def value(at: dict) -> float | None:
+                    return at['widths'][name][what] if name in at['widths'] else None
 
                 return list(zip(*trace.line(value, end), strict=True))
 
             line = Line.of_candidate(candidate, points('expected'), (points('lo'), points('hi')))
             lines.append(line)
             marks += _end_mark(line, end)
-        widest = max(row['widest'] for n, row in trace.first['widths'].items() if n in
-                     {f'{layer}.{c}' for c in candidates})  # fmt: skip
-        charts.append(_panel(source, layer, lines, marks, (0, 1.05 * widest), 'channels',
-                             trace.width_left(layer)))  # fmt: skip
+        first = trace.first['widths']
+        widest = max(first[f'{layer}.{candidate}']['widest'] for candidate in candidates)
+        note, top = trace.width_left(layer), 1.05 * widest
+        charts.append(_panel(source, layer, lines, marks, (0, top), 'channels', note))
     return charts
 
 
@@ -251,6 +251,14 @@ def lives(source: Source) -> list[tuple[str, str, list[Piece]]]:
     return rows
 
 
+def colors(source: Source) -> list[tuple[str, str]]:
+    """Return every candidate with its colour."""
+    chances = source.trace.first['probabilities'].values()
+    return [
+        (name, line_look(name)['color']) for name in sorted({n for one in chances for n in one})
+    ]
+
+
 def _piece(first: int, length: int, start: int, end: int, what: str) -> Piece:
     look = dict(color=PALE) if what == 'skipped' else line_look(what)
     text = f'{what} is likeliest from step {start} to {end}'
@@ -267,14 +275,20 @@ def table_quality(source: Source) -> Chart | None:
     points = sorted(zip(found.measured_ms, found.predicted_ms, strict=True))
     low, high = min(map(min, points)) * 0.9, max(map(max, points)) * 1.1
     lines = [
-        Line('equal', [(low, low), (high, high)], PALE, width=1,
-             band=([(low, 0.95 * low), (high, 0.95 * high)], [(low, 1.05 * low), (high, 1.05 * high)])),
+        Line('equal', [(low, low), (high, high)], PALE, width=1),
+        Line('5 % more', [(low, 1.05 * low), (high, 1.05 * high)], PALE, '2 3', width=1),
+        Line('5 % less', [(low, 0.95 * low), (high, 0.95 * high)], PALE, '2 3', width=1),
         Line('predicted', points, BLUE, dots=True),
-    ]  # fmt: skip
+    ]
+    kind = 'predicted' if table.kind == 'measured' else 'estimated'
     return Chart(
-        'Random networks, which the table was not fitted on', lines, 'measured, ms',
-        f'{table.kind}, ms', x_range=(low, high), y_range=(low, high),
-    )  # fmt: skip
+        'Random networks, which the table was not fitted on',
+        lines,
+        'measured, ms',
+        f'{kind}, ms',
+        x_range=(low, high),
+        y_range=(low, high),
+    )
 
 
 def frontier(sources: Sequence[Source]) -> Chart | None:
@@ -284,6 +298,8 @@ def frontier(sources: Sequence[Source]) -> Chart | None:
         rows = source.frontier
         if not rows and source.found:
             rows = [source.found]
+        if not rows:
+            continue
         count += len(rows)
         of = f'{source.name}: ' if len(sources) > 1 else ''
         predicted = [(row['predicted_ms'], row['loss']) for row in rows]
@@ -295,7 +311,8 @@ def frontier(sources: Sequence[Source]) -> Chart | None:
             lines.append(Line(f'{of}measured', timed, PINK, dots=True))
     if count < 2:
         return None
-    return Chart('Loss against latency', lines, 'ms', 'task loss')
+    reached = padded([x for line in lines for x, _ in line.points], 0.06)
+    return Chart('Loss against latency', lines, 'ms', 'task loss', x_range=reached)
 
 
 def overlays(sources: Sequence[Source]) -> list[Chart]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader
 
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.report import drawing
@@ -36,7 +36,6 @@ def write_page(work_dirs: Sequence[str | Path], path: str | Path) -> None:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name('templates')),
         autoescape=True,
-        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -54,7 +53,7 @@ def _single(source: Source) -> dict:
         source=source,
         status='' if source.ended else progress(source),
         lead=lead(source),
-        verdict=verdict(source.history),
+        verdict=verdict(source.history) if source.ended else '',
         bars=drawing.latency_bars(source),
         network=spec and drawing.network(source, spec, source.removed_layers),
         course=drawing.course(source),
@@ -63,6 +62,7 @@ def _single(source: Source) -> dict:
         widths=drawing.widths(source),
         candidates=drawing.candidates(source),
         lives=drawing.lives(source),
+        colors=drawing.colors(source),
         quality=drawing.table_quality(source),
         frontier=drawing.frontier([source]),
         networks=[_of_target(source, row) for row in source.frontier],
@@ -84,8 +84,6 @@ def _several(sources: Sequence[Source]) -> dict:
         devices=sorted(devices),
         frontier=drawing.frontier(sources),
         overlays=drawing.overlays(sources),
-        networks=[
-            (s, s.spec and drawing.network(s, s.spec, s.removed_layers)) for s in sources
-        ],
-        verdicts=[verdict(source.history) for source in sources],
+        networks=[(s, s.spec and drawing.network(s, s.spec, s.removed_layers)) for s in sources],
+        verdicts=[verdict(s.history) if s.ended else progress(s) for s in sources],
     )

@@ -17,6 +17,9 @@ from prunet_mm.spec import NetworkSpec, SearchSpace
 
 POINTS = 300  # on a line; more are more than pixels
 
+KEYS = ('step', 'progress', 'loss', 'table_kind', 'multiplier', 'multiplier_average', 'budget_ms',
+        'expected_ms', 'target_ms', 'widths', 'probabilities', 'keep', 'events')  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Source:
@@ -60,6 +63,12 @@ class Source:
             raise SearchError(
                 f'{path} has no rows yet: the search is in its warm-up, which decides nothing; try '
                 'again after it'
+            )
+        lacking = [key for key in KEYS if key not in history[0]]
+        if lacking:
+            raise SearchError(
+                f'{path} has rows without {", ".join(lacking)}: it was written by another version '
+                'of prunet_mm, which has to make its report'
             )
         asked, found = _read(work_dir / ASKED), _read(work_dir / FOUND)
         if found and found['step'] < history[-1]['step']:  # derived on the way, by --derive-only

@@ -13,8 +13,9 @@ from prunet_mm.search.record import write_asked
 class HistoryHook(Hook):
     """Appends a row per architecture step to ``history.jsonl`` in the work dir.
 
-    What the search is asked goes to ``asked.json`` beside it, for reports in the middle of it. The same numbers go to mmengine's visualizer, every ``interval`` steps. Rows that lie beyond
-    the checkpoint that a search resumes from are cut.
+    What the search is asked goes to ``asked.json`` beside it, for reports in the middle of it. The
+    same numbers go to mmengine's visualizer, every ``interval`` steps. Rows that lie beyond the
+    checkpoint that a search resumes from are cut.
 
     Args:
         interval: Architecture steps from one entry in the visualizer to the next.
