@@ -47,7 +47,7 @@ def rows(space, steps, decisions=DECISIONS):
             chances[position.name] = {c.name: 1 / len(left) for c in left}
             if position.skippable and share > 0.3:
                 keep[position.name] = 1 - share / 3
-            for one in left:
+            for one in (one for one in left if one.widths):
                 wide = one.widths[-1]
                 widths[f'{position.name}.{one.name}'] = dict(
                     expected=wide * (1 - share / 2) + step % 7, lo=wide // 2, hi=wide, widest=wide
