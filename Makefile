@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo detect test lint clean
+.PHONY: help demo detect test lint docs clean
 
 PY := $(VENV)/bin/python
 # Bytecode is written when a module is first imported: compiling all of torch up front takes longer.
@@ -25,6 +25,7 @@ help:
 	@echo 'make detect train a detector on composed scenes of these digits, and draw what it finds'
 	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
 	@echo 'make lint   check style and format'
+	@echo 'make docs   build the pages of docs/ into build/docs, in an environment of their own'
 	@echo 'make clean  remove caches and builds; .venv, data and work_dirs stay'
 	@echo 'PYTHON=python3.12 and VENV=somewhere change the interpreter and the environment.'
 
@@ -51,6 +52,11 @@ test: $(VENV)/.test-installed
 lint: $(VENV)/.test-installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+# In an environment of its own, which needs no torch: the reference is read from the source.
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
+	@echo 'open build/docs/index.html'
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
@@ -85,4 +91,9 @@ $(VENV)/.det-installed: $(VENV)/.demo-installed
 
 $(VENV)/.test-installed: $(VENV)/.det-installed
 	$(INSTALL) -e '.[test]'
+	touch $@
+
+$(VENV)-docs/.installed: requirements/docs.txt constraints.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --no-compile -c constraints.txt -r requirements/docs.txt
 	touch $@

@@ -49,6 +49,7 @@ setup(
         'export': requirements('mm', 'export'),
         'backends': requirements('mm', 'export', 'backends'),
         'demo': requirements('mm', 'demo'),
+        'docs': requirements('docs'),
         'test': requirements('mm', 'det', 'distill', 'export', 'demo', 'test'),
     },
     classifiers=[
