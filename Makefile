@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo detect test lint docs clean
+.PHONY: help demo detect test lint docs pictures clean
 
 PY := $(VENV)/bin/python
 # Bytecode is written when a module is first imported: compiling all of torch up front takes longer.
@@ -26,6 +26,7 @@ help:
 	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
 	@echo 'make lint   check style and format'
 	@echo 'make docs   build the pages of docs/ into build/docs, in an environment of their own'
+	@echo 'make pictures  make the pictures of README and docs again, from runs of an hour at most'
 	@echo 'make clean  remove caches and builds; .venv, data and work_dirs stay'
 	@echo 'PYTHON=python3.12 and VENV=somewhere change the interpreter and the environment.'
 
@@ -45,6 +46,12 @@ detect: $(VENV)/.det-installed
 	$(PY) tools/train.py $(DETECTOR) --work-dir work_dirs/detect --resume $(ARGS)
 	$(PY) tools/test.py $(DETECTOR) "$$(cat work_dirs/detect/last_checkpoint)" \
 		--work-dir work_dirs/detect/test --show-dir work_dirs/detect/pictures --interval 30
+
+# Those of README and docs; half an hour.
+pictures: demo detect
+	rm -rf work_dirs/frontier
+	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/frontier --latency-targets-ms 3 4.5 6
+	$(PY) benchmarks/pictures.py work_dirs/demo work_dirs/frontier work_dirs/detect/pictures
 
 test: $(VENV)/.test-installed
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
