@@ -26,7 +26,7 @@ help:
 	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
 	@echo 'make lint   check style and format'
 	@echo 'make docs   build the pages of docs/ into build/docs, in an environment of their own'
-	@echo 'make pictures  make the pictures of README and docs again, from runs of an hour at most'
+	@echo 'make pictures  make the pictures of README and docs again, from runs of their own'
 	@echo 'make clean  remove caches and builds; .venv, data and work_dirs stay'
 	@echo 'PYTHON=python3.12 and VENV=somewhere change the interpreter and the environment.'
 
@@ -47,7 +47,7 @@ detect: $(VENV)/.det-installed
 	$(PY) tools/test.py $(DETECTOR) "$$(cat work_dirs/detect/last_checkpoint)" \
 		--work-dir work_dirs/detect/test --show-dir work_dirs/detect/pictures --interval 30
 
-# Those of README and docs; half an hour.
+# Those of README and docs.
 pictures: demo detect
 	rm -rf work_dirs/frontier
 	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/frontier --latency-targets-ms 3 4.5 6
