@@ -41,11 +41,12 @@ def test_opens_fits_and_tells_values_under_the_pointer(make_work_dir, tmp_path, 
         [BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--allow-file-access-from-files',
          f'--user-data-dir={tmp_path}/profile', '--virtual-time-budget=3000', '--dump-dom',
          frame.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     told = re.search('<pre>(.*?)</pre>', done.stdout, re.S)[1]
     assert 'overflow 0\ntitle Search a search\n' in told
     assert re.search(
         r'shown step of the search: 50\.5; expected latency: 1\.297; budget: 1\.2', told
     )
+    assert 'layer removed at λ 0.500' in told  # the decision there
     assert 'display block' in told

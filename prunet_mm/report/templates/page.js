@@ -32,6 +32,8 @@ for (const figure of document.querySelectorAll(".chart")) {
         : a[1] + (b[1] - a[1]) * (x - a[0]) / (b[0] - a[0]);
       rows.push(`${name}: ${told(value)}` + (dots ? ` at ${told(near[0])}` : ""));
     }
+    for (const mark of plot.querySelectorAll(".mark"))  // a finger cannot rest on one
+      if (Math.abs(parseFloat(mark.style.left) - 100 * share) < 1.2) rows.push(mark.title);
     output.textContent = [`${figure.querySelector(".x").textContent}: ${told(x)}`, ...rows].join("\n");
     output.style.display = "block";
     output.className = share > 0.5 ? "left" : "";
