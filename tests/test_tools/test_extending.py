@@ -12,7 +12,7 @@ import torch
 import prunet_mm
 assert prunet_mm.__file__.startswith(sys.argv[1])
 from prunet_mm.models import PRUNet
-from prunet_mm.spec import NetworkSpec, SearchSpace
+from prunet_mm.spec import SearchSpace
 from prunet_mm.supernet import SuperNet
 
 grid = dict(kernels=[3], max_expansion=4, granularity=8)
@@ -23,7 +23,7 @@ found = SearchSpace.from_dict(space).network(
     [(place, place.candidates[1], 0) for place in SearchSpace.from_dict(space).positions()]
 )
 found.save(sys.argv[1] + '/subnet.json')
-network = PRUNet(NetworkSpec.load(sys.argv[1] + '/subnet.json'))
+network = PRUNet(sys.argv[1] + '/subnet.json')
 network(torch.randn(2, 3, 16, 16))
 learned = sum(weight.numel() for weight in network.parameters())
 assert learned == found.params() - found.block_keys()[-1].params(), (learned, found.params())
