@@ -24,24 +24,24 @@ def ms(value: float) -> str:
 
 def lead(source: Source) -> str:
     """Return in one sentence what was asked and what was found, or how far it is."""
-    asked, kind = ms(source.targets_ms[0]), source.last['table_kind']
-    if len(source.targets_ms) > 1:
-        asked = f'{", ".join(f"{target:.4g}" for target in source.targets_ms)} ms'
-    of = ''
+    targets, kind = source.targets_ms, source.last['table_kind']
+    asked, of = f'{", ".join(f"{target:.4g}" for target in targets)} ms', ''
     if source.asked:
-        share = source.targets_ms[0] / source.asked['largest_ms']
-        of = f' ({share:.0%} of the largest network of the space)'
+        ends = sorted({targets[0], targets[-1]})
+        shares = ' to '.join(f'{target / source.asked["largest_ms"]:.0%}' for target in ends)
+        of = f' ({shares} of the largest network of the space)'
     if not source.ended:
         return (
             f'Asked for {asked}{of}; {progress(source)}, and the networks that are still possible '
             f'take {ms(source.last["expected_ms"])} on average by the {kind} table.'
         )
-    parts = [f'Asked for {asked}{of}; found a network']
+    one = 'found a network' if len(targets) == 1 else 'found one for each, the fastest a network'
+    parts = [f'Asked for {asked}{of}; {one}']
     if source.spec and source.space:
         parts.append(f' of {len(source.spec.layers)} of {len(source.space.positions())} layers')
     if source.spec:
         parts.append(f' with {source.spec.params():,} parameters')
-    predicted, budget = source.predicted_ms, source.targets_ms[0]
+    predicted, budget = source.predicted_ms, targets[0]
     if predicted is not None:
         parts.append(f', {kind} to take' if kind == 'estimated' else ', predicted to take')
         parts.append(f' {ms(predicted)}, {predicted / budget:.1%} of the budget')

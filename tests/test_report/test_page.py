@@ -99,6 +99,8 @@ def test_commands_work_when_pasted_also_with_spaces_in_paths(make_work_dir, page
 
 def test_the_frontier_has_a_row_and_a_network_for_each_target(make_work_dir, page):
     _, text = page(make_work_dir(targets_ms=(1.0, 1.25, 1.5)))
+    assert 'Asked for 1, 1.25, 1.5 ms (50% to 75% of the largest network of the space)' in text
+    assert 'found one for each, the fastest a network of 2 of 5 layers' in text
     assert 'The frontier of 3 targets' in text
     for target in ('1', '1.25', '1.5'):
         assert f'subnet_{target}ms.json' in text
