@@ -30,7 +30,7 @@ def main() -> None:
     for name in SEARCH:
         plot(args.search / f'{name}.png')
     plot(args.frontier / 'frontier.png')
-    tile(sorted(args.detections.rglob('*.jpg'))[:4], IMAGES / 'detections.jpg')
+    tile(sorted(args.detections.rglob('*.png'))[:4], IMAGES / 'detections.jpg')
 
 
 def plot(path: Path) -> None:
