@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo detect test lint clean
+.PHONY: help demo detect test lint docs pictures clean
 
 PY := $(VENV)/bin/python
 # Bytecode is written when a module is first imported: compiling all of torch up front takes longer.
@@ -25,6 +25,8 @@ help:
 	@echo 'make detect train a detector on composed scenes of these digits, and draw what it finds'
 	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
 	@echo 'make lint   check style and format'
+	@echo 'make docs   build the pages of docs/ into build/docs, in an environment of their own'
+	@echo 'make pictures  make the pictures of README and docs again, from runs of their own'
 	@echo 'make clean  remove caches and builds; .venv, data and work_dirs stay'
 	@echo 'PYTHON=python3.12 and VENV=somewhere change the interpreter and the environment.'
 
@@ -45,12 +47,23 @@ detect: $(VENV)/.det-installed
 	$(PY) tools/test.py $(DETECTOR) "$$(cat work_dirs/detect/last_checkpoint)" \
 		--work-dir work_dirs/detect/test --show-dir work_dirs/detect/pictures --interval 30
 
+# Those of README and docs.
+pictures: demo detect
+	rm -rf work_dirs/frontier
+	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/frontier --latency-targets-ms 3 4.5 6
+	$(PY) benchmarks/pictures.py work_dirs/demo work_dirs/frontier work_dirs/detect/pictures
+
 test: $(VENV)/.test-installed
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+# In an environment of its own, which needs no torch: the reference is read from the source.
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
+	@echo 'open build/docs/index.html'
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
@@ -85,4 +98,9 @@ $(VENV)/.det-installed: $(VENV)/.demo-installed
 
 $(VENV)/.test-installed: $(VENV)/.det-installed
 	$(INSTALL) -e '.[test]'
+	touch $@
+
+$(VENV)-docs/.installed: requirements/docs.txt constraints.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --no-compile -c constraints.txt -r requirements/docs.txt
 	touch $@

@@ -34,6 +34,7 @@ setup(
     package_data={
         'prunet_mm': [
             *('spec/zoo/*.json', 'latency/*.json', 'latency/tables/*.json'),
+            'report/templates/*',
             # Links to configs/, tools/ and model-index.yml; a wheel gets what they lead to.
             *(f'.mim/**/*.{suffix}' for suffix in ('py', 'json', 'yml', 'md', 'sh')),
         ]
@@ -49,6 +50,7 @@ setup(
         'export': requirements('mm', 'export'),
         'backends': requirements('mm', 'export', 'backends'),
         'demo': requirements('mm', 'demo'),
+        'docs': requirements('docs'),
         'test': requirements('mm', 'det', 'distill', 'pretrained', 'export', 'demo', 'test'),
     },
     classifiers=[

@@ -24,7 +24,10 @@ _REGISTERING_MODULES = (
     'prunet_mm.engine.rmsprop_tf',
     'prunet_mm.engine.staircase_lr',
     'prunet_mm.supernet',
-    'prunet_mm.search',
+    'prunet_mm.search.hooks',
+    'prunet_mm.search.loop',
+    'prunet_mm.search.optim',
+    'prunet_mm.search.runner',
 )
 
 

@@ -1,5 +1,6 @@
 import os
 import runpy
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,18 @@ ROOT = Path(__file__).resolve().parents[1]
 def root() -> Path:
     """The checkout, with tools/ and configs/."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def code_blocks():
+    """Return the blocks of a language below a title of a page in docs/, in order."""
+
+    def blocks(page: str, title: str, language: str = 'python') -> list[str]:
+        text = (ROOT / 'docs' / page).read_text()
+        section = re.search(rf'^## {title}.*?\n(.*?)(?=^## |\Z)', text, re.S | re.M)[1]
+        return re.findall(rf'```{language}\n(.*?)```', section, re.S)
+
+    return blocks
 
 
 @pytest.fixture

@@ -125,6 +125,8 @@ def test_wheel_ships_the_data_files_configs_and_tools(root, built):
     mim = [path for name in ('configs', 'tools') for path in (root / name).rglob('*.*')]
     mim = {str(path.relative_to(root)) for path in mim if '__pycache__' not in path.parts}
     assert {f'prunet_mm/.mim/{name}' for name in (*mim, 'model-index.yml')} <= shipped
+    templates = (package / 'report/templates').iterdir()
+    assert {str(path.relative_to(root)) for path in templates} <= shipped
     assert not [name for name in shipped if name.endswith('.pyc')]
 
 
@@ -188,6 +190,7 @@ def test_a_search_from_the_wheel_in_an_empty_folder(installed, root, synthetic_t
     assert NetworkSpec.load(folder / 'subnet.json').provenance['seed'] == 0
     assert 'prunet train configs/cls/prunet_digits.py' in done.stdout
     assert 'tools/' not in done.stdout
+    assert '<pre>prunet train configs/cls/prunet_digits.py' in (folder / 'report.html').read_text()
     here = installed('check-env')
     assert 'fits' in here.stdout, here.stderr
 

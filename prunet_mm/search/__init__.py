@@ -1,33 +1,21 @@
-"""The search: model, loop, latency objectives, hooks, and what comes out."""
+"""The search: model, loop, latency objectives, hooks, and what comes out.
 
-from prunet_mm.search.hooks import (
-    BlockPruningHook,
-    DeriveHook,
-    HistoryHook,
-    LayerPruningHook,
-    PrunodeHook,
-    RampHook,
-    SearchStateHook,
-    SettleHook,
-    TemperatureHook,
+Importing it imports no torch, so that a report of a running search answers at once; naming one of
+its classes does.
+"""
+
+from importlib import import_module
+
+_HOMES = dict(
+    ArchitectureSearch='model',
+    SearchLoop='loop',
+    SearchOptimWrapperConstructor='optim',
+    SearchRunner='runner',
 )
-from prunet_mm.search.loop import SearchLoop
-from prunet_mm.search.model import ArchitectureSearch
-from prunet_mm.search.optim import SearchOptimWrapperConstructor
-from prunet_mm.search.runner import SearchRunner
+__all__ = list(_HOMES)
 
-__all__ = [
-    'ArchitectureSearch',
-    'BlockPruningHook',
-    'DeriveHook',
-    'HistoryHook',
-    'LayerPruningHook',
-    'PrunodeHook',
-    'RampHook',
-    'SearchLoop',
-    'SearchOptimWrapperConstructor',
-    'SearchRunner',
-    'SearchStateHook',
-    'SettleHook',
-    'TemperatureHook',
-]
+
+def __getattr__(name: str) -> type:
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_HOMES[name]}'), name)

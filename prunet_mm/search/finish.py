@@ -20,9 +20,12 @@ from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.backends import require
 from prunet_mm.latency.benchmark import measure_networks
 from prunet_mm.latency.measure import Timing
+from prunet_mm.report import PAGE, write_page
 from prunet_mm.search.finalists import Finalist, judge_finalists, measure_norms
 from prunet_mm.search.frontier import add_to_frontier, read_frontier, write_frontier
+from prunet_mm.search.history import FILE_NAME
 from prunet_mm.search.model import ArchitectureSearch, is_here
+from prunet_mm.search.record import write_asked, write_found
 from prunet_mm.search.report import Outcome, pictures, write_report
 from prunet_mm.search.rounding import Rounding
 from prunet_mm.spec import NetworkSpec
@@ -117,9 +120,9 @@ def take_target(runner, target_ms: float) -> None:
 def conclude(runner) -> Result:
     """Finish a search and leave its results in the work dir.
 
-    Written: ``subnet.json``, ``searched.pth`` (the SuperNet, recalibrated to that network), and
-    pictures of how it was found, which mmengine's visualizer gets too. The network is measured if
-    this is the device of the latency table. A summary goes to the log.
+    Written: ``subnet.json``, ``searched.pth`` (the SuperNet, recalibrated to that network),
+    ``report.html``, and pictures of how it was found, which mmengine's visualizer gets too. The
+    network is measured if this is the device of the latency table. A summary goes to the log.
     """
     model = runner.model
     budget_ms = model.budget.budget_ms
@@ -154,6 +157,10 @@ def conclude(runner) -> Result:
         other_size=model.other_size,
         train_config=runner.cfg.get('train_config', 'CONFIG'),
     )
+    write_asked(runner)  # also where no search went before, but a checkpoint of one
+    write_found(work_dir, outcome, runner.iter)
+    if (work_dir / FILE_NAME).exists():
+        write_page([work_dir], work_dir / PAGE)
     runner.logger.info(write_report(work_dir, result.spec, outcome))
     for path in pictures(work_dir):
         image = mmcv.imread(path, channel_order='rgb')

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunet_mm.engine.files import write_atomic
+from prunet_mm.errors import SearchError
 from prunet_mm.search.figures import INK, OPS, PINK, picture
 
 FRONTIER = 'frontier.json'
@@ -39,9 +40,18 @@ def write_frontier(work_dir: str | Path, rows: Sequence[dict]) -> None:
 
 
 def read_frontier(work_dir: str | Path) -> list[dict]:
-    """Return the rows of a search's ``frontier.json``, by rising latency; none without one."""
+    """Return the rows of a search's ``frontier.json``, by rising latency; none without one.
+
+    Raises:
+        SearchError: The file is damaged.
+    """
     path = Path(work_dir) / FRONTIER
-    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise SearchError(f'{path}: damaged ({error}).') from None
 
 
 def plot_frontier(rows: Sequence[dict], path: str | Path, table_kind: str) -> Path:

@@ -82,14 +82,19 @@ class History:
             ) from error
 
 
-def read_history(path: str | Path) -> list[dict]:
+def read_history(path: str | Path, running: bool = False) -> list[dict]:
     """Read the rows of a ``history.jsonl``.
+
+    Args:
+        path: The file.
+        running: Leave out a last row without an end, which a search may be writing right now.
 
     Raises:
         SearchError: The file is missing or a row is damaged.
     """
     try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
+        text = Path(path).read_text(encoding='utf-8')
+        lines = (text[: text.rfind('\n') + 1] if running else text).splitlines()
         return [json.loads(line) for line in lines]
     except FileNotFoundError:
         raise SearchError(f'{path}: there is no such history.') from None

@@ -12,11 +12,9 @@ import torch
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-OBJECTIVES = Registry('latency objective', locations=['prunet_mm.search.objective'])
+from prunet_mm.search.steadiness import MEMORY, STEADY_FLOOR, STEADY_SHARE
 
-MEMORY = 20  # architecture steps, of lambda's moving average
-# How far from its average lambda is steady. A floor, since near 0 every share of it is noise.
-STEADY_SHARE, STEADY_FLOOR = 0.15, 0.02
+OBJECTIVES = Registry('latency objective', locations=['prunet_mm.search.objective'])
 
 
 class LatencyObjective(nn.Module):

@@ -34,6 +34,7 @@ PICTURES = {
     'frontier.png': 'loss against latency, a point per latency asked for',
 }
 FILES = {
+    'report.html': 'all of this with pictures, for a browser',
     'subnet.json': 'the network as data',
     'searched.pth': 'the SuperNet, pruned to that network',
     FILE_NAME: 'the course of the search, one row per architecture step',

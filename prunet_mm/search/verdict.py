@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunet_mm.search.objective import MEMORY, STEADY_FLOOR
+from prunet_mm.search.steadiness import MEMORY, STEADY_FLOOR
 
 FALLING = 0.05  # share by which a loss that still falls is lower than a fifth of the search before
 

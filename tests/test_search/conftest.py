@@ -144,6 +144,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(Config, 'pretty_text', '')
     monkeypatch.setattr(mmengine_runner, 'collect_env', dict)
     monkeypatch.setattr(finish, 'write_report', lambda *_: '')
+    monkeypatch.setattr(finish, 'write_page', lambda *_: None)
     monkeypatch.setattr(finish, 'pictures', lambda _: [])
 
 

@@ -110,6 +110,9 @@ def test_digits_search_killed_interrupted_and_finished(
     for name in ('widths', 'candidates', 'latency', 'network'):
         assert (work_dir / f'{name}.png').stat().st_size > 5000
         assert f'{work_dir}/{name}.png' in out
+    page = (work_dir / 'report.html').read_text()
+    assert f'{predicted_ms:.4g} ms, {predicted_ms / budget_ms:.1%} of the budget' in page
+    assert f'{work_dir}/report.html' in out
     assert (
         f'python tools/train.py {TRAIN} --cfg-options model.backbone.arch={work_dir}/subnet.json'
         in out

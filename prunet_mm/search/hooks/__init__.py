@@ -1,4 +1,28 @@
-"""One hook per tier of pruning, and what surrounds them."""
+"""One hook per tier of pruning, and what surrounds them.
+
+A timeline, since each hook knows its own part alone: the architecture phase from the end of the
+warm-up (0) to the last step (1), with the defaults of the hooks and of the ramp of the budget::
+
+    0.0    0.1    0.2    0.3    0.4    0.5    0.6    0.7    0.8    0.9    1.0
+    |------| choices are listened to, at no price
+           |-------- the budget falls --------|
+    |----------------------- pairs of widths walk ------------------------|
+    |--- pairs narrow, to neighbours on the grid ----|
+           |-----------------------------------------| candidates' threshold rises to 5 %
+                         |---------------- skips are open ----------------|
+                         |----- layers are tested ------|
+                                                        | choices settle -|
+
+Lines from above: the loop; RampHook, whose fall ends later by its rests at targets on the way (0.15
+in sum at most); PrunodeHook, twice; BlockPruningHook; LayerPruningHook, twice; SettleHook. These
+points open a gate and force nothing: whatever removes or settles waits until lambda is steady and
+E[lat] is at the budget of the moment, SettleHook also until the budget has come to rest. What is
+not settled at 1 is settled at once, by DeriveHook. TemperatureHook cools all the while, where
+candidates are blended.
+
+After a step RampHook acts first, then the tiers in the order of the config, HistoryHook, and the
+checkpoint.
+"""
 
 from prunet_mm.search.hooks.block_pruning_hook import BlockPruningHook
 from prunet_mm.search.hooks.derive_hook import DeriveHook

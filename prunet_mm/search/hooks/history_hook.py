@@ -6,14 +6,16 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from prunet_mm.search.history import History
+from prunet_mm.search.record import write_asked
 
 
 @HOOKS.register_module()
 class HistoryHook(Hook):
     """Appends a row per architecture step to ``history.jsonl`` in the work dir.
 
-    The same numbers go to mmengine's visualizer, every ``interval`` steps. Rows that lie beyond
-    the checkpoint that a search resumes from are cut.
+    What the search is asked goes to ``asked.json`` beside it, for reports in the middle of it. The
+    same numbers go to mmengine's visualizer, every ``interval`` steps. Rows that lie beyond the
+    checkpoint that a search resumes from are cut.
 
     Args:
         interval: Architecture steps from one entry in the visualizer to the next.
@@ -28,6 +30,7 @@ class HistoryHook(Hook):
         """Open the file at the step from which the search goes on."""
         loop = runner.train_loop
         if runner.rank == 0:
+            write_asked(runner)
             self.history = History.open(runner.work_dir, loop.iter, loop.architecture_steps)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
