@@ -1,6 +1,6 @@
 import os
-import runpy
 import re
+import runpy
 import signal
 import socket
 import subprocess
