@@ -46,6 +46,7 @@ def test_two_processes_prune_the_same_and_write_once(root, tiny_config, history,
     options = {
         'custom_imports': dict(imports=['prunet_mm', 'witness']),
         'train_cfg.max_iters': 25,
+        'train_cfg.ramp': dict(begin=0.0, jump=True),  # so that there is time to remove something
     }
     config = tiny_config(options, hooks=dict(WitnessHook={}))
     work_dir = tmp_path / 'work'
