@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -272,8 +272,14 @@ def load_from_plain_data(filename: str, map_location: Any = None) -> dict:
             f'{error}; it comes from {filename}: delete it to download it again'
         ) from error
     if filename.startswith('mmcls://'):  # a classifier that is to start a backbone
-        weights = checkpoint.get('state_dict', checkpoint)
+        weights = weights_of(checkpoint)
         prefix = 'backbone.'
         weights = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
         return dict(state_dict=weights)
     return checkpoint
+
+
+def weights_of(checkpoint: Mapping) -> Mapping:
+    """The tensors of a checkpoint by name: its ``state_dict``, or all of it where it has none."""
+    weights = checkpoint.get('state_dict')
+    return weights if isinstance(weights, Mapping) else checkpoint

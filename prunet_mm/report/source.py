@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from prunet_mm.errors import SearchError
 from prunet_mm.latency import LatencyTable
 from prunet_mm.search.frontier import read_frontier
 from prunet_mm.search.history import FILE_NAME, read_history
-from prunet_mm.search.record import ASKED, FOUND
+from prunet_mm.search.record import ASKED, FOUND, SCHEMA_VERSION
 from prunet_mm.search.trace import Trace
 from prunet_mm.spec import NetworkSpec, SearchSpace
 
@@ -19,6 +20,8 @@ POINTS = 300  # on a line; more are more than pixels
 
 KEYS = ('step', 'progress', 'loss', 'table_kind', 'multiplier', 'multiplier_average', 'budget_ms',
         'expected_ms', 'target_ms', 'widths', 'probabilities', 'keep', 'events')  # fmt: skip
+ASKED_KEYS = 'max_iters', 'targets_ms', 'largest_ms', 'space', 'device', 'table_path', 'table'
+FOUND_KEYS = 'step', 'predicted_ms', 'measured_ms', 'measured_iqr_ms'
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Source:
                 f'{path} has rows without {", ".join(lacking)}: it was written by another version '
                 'of prunet_mm, which has to make its report'
             )
-        asked, found = _read(work_dir / ASKED), _read(work_dir / FOUND)
+        asked = _read(work_dir / ASKED, ASKED_KEYS)
+        found = _read(work_dir / FOUND, FOUND_KEYS)
         if found and found['step'] < history[-1]['step']:  # derived on the way, by --derive-only
             found = {}
         frontier = read_frontier(work_dir)
@@ -152,10 +156,20 @@ def likeliest(space: SearchSpace, row: dict) -> NetworkSpec:
     return space.network(choices)
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, keys: Sequence[str]) -> dict:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise SearchError(f'{path}: damaged ({error}).') from None
+    version = content.get('schema_version') if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SearchError(
+            f'{path}: found schema_version {version}, expected {SCHEMA_VERSION}: it was written by '
+            'another version of prunet_mm, which has to make its report'
+        )
+    lacking = [key for key in keys if key not in content]
+    if lacking:
+        raise SearchError(f'{path}: damaged ({", ".join(lacking)} missing).')
+    return content

@@ -11,6 +11,7 @@ from prunet_mm.errors import SearchError
 from prunet_mm.search.figures import INK, OPS, PINK, picture
 
 FRONTIER = 'frontier.json'
+KEYS = 'target_ms', 'predicted_ms', 'loss', 'subnet'
 
 
 def add_to_frontier(work_dir: Path, target_ms: float, result) -> None:
@@ -49,9 +50,16 @@ def read_frontier(work_dir: str | Path) -> list[dict]:
     if not path.exists():
         return []
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        rows = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise SearchError(f'{path}: damaged ({error}).') from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SearchError(f'{path}: damaged (expected a list of rows).')
+    for row in rows:
+        for key in KEYS:
+            if key not in row:
+                raise SearchError(f'{path}: damaged (a row without {key}).')
+    return rows
 
 
 def plot_frontier(rows: Sequence[dict], path: str | Path, table_kind: str) -> Path:

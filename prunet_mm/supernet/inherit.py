@@ -11,7 +11,7 @@ from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from prunet_mm.engine.checkpoint import load_from_plain_data
+from prunet_mm.engine.checkpoint import load_from_plain_data, weights_of
 from prunet_mm.errors import CheckpointError, ConfigError, PrunetError
 from prunet_mm.models import PRUNet
 from prunet_mm.spec import LayerSpec, NetworkSpec, SearchSpace
@@ -45,12 +45,9 @@ class SuperNetInit:
                 f"init_cfg: type 'SuperNet' is for a backbone of type PRUNet, found a "
                 f'{type(module).__name__}'
             )
-        content = load_from_plain_data(self.checkpoint)
-        weights = content.get('state_dict')
+        weights = weights_of(load_from_plain_data(self.checkpoint))
         try:
-            sources = inherit_weights(
-                module, weights if isinstance(weights, Mapping) else content, self.prefix
-            )
+            sources = inherit_weights(module, weights, self.prefix)
         except PrunetError as error:
             raise CheckpointError(f'{self.checkpoint}: {error}') from error
         blocks = ', '.join(f'{layer} {candidate}' for layer, candidate in sources)

@@ -11,7 +11,7 @@ from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from prunet_mm.engine.checkpoint import load_from_plain_data
+from prunet_mm.engine.checkpoint import load_from_plain_data, weights_of
 from prunet_mm.errors import CheckpointError, ConfigError, PrunetError
 from prunet_mm.models import PRUNet
 from prunet_mm.spec.kernels import INVERTED
@@ -46,9 +46,7 @@ class TrainedNetworkInit:
                 f"init_cfg: type 'TrainedNetwork' is for a backbone of type SuperNet, found a "
                 f'{type(module).__name__}'
             )
-        content = load_from_plain_data(self.checkpoint)
-        weights = content.get('state_dict')
-        weights = weights if isinstance(weights, Mapping) else content
+        weights = weights_of(load_from_plain_data(self.checkpoint))
         network = PRUNet(self.arch, out_indices=module.out_indices)
         own = {
             k.removeprefix(self.prefix): x for k, x in weights.items() if k.startswith(self.prefix)

@@ -143,7 +143,16 @@ def test_a_search_from_before_asked_json_is_told_without_its_space(make_work_dir
         ('history.jsonl', '', 'has no rows yet: .* warm-up'),
         ('history.jsonl', '{}\n', 'rows without step, .* version'),
         ('asked.json', '{', 'asked.json: damaged'),
+        ('asked.json', '[]', 'asked.json: found schema_version None, expected 1'),
+        ('asked.json', 'null', 'asked.json: found schema_version None'),
+        ('asked.json', '{"schema_version": 9}', 'found schema_version 9, .* another version'),
+        ('asked.json', '{"schema_version": 1}', 'asked.json: damaged .*space.* missing'),
+        ('found.json', '[]', 'found.json: found schema_version None'),
+        ('found.json', '{"schema_version": 1, "step": 5000}', 'found.json: damaged .predicted_ms'),
         ('frontier.json', '{', 'frontier.json: damaged'),
+        ('frontier.json', '{"rows": []}', 'frontier.json: damaged .expected a list of rows'),
+        ('frontier.json', '[1]', 'frontier.json: damaged .expected a list of rows'),
+        ('frontier.json', '[{}]', 'frontier.json: damaged .a row without target_ms'),
     ],
 )
 def test_bad_input_is_one_sentence(make_work_dir, name, content, sentence):

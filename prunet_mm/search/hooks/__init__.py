@@ -8,16 +8,16 @@ warm-up (0) to the last step (1), with the defaults of the hooks and of the ramp
            |-------- the budget falls --------|
     |----------------------- pairs of widths walk ------------------------|
     |--- pairs narrow, to neighbours on the grid ----|
-           |-----------------------------------------| candidates' threshold rises to 5 %
-                         |---------------- skips are open ----------------|
-                         |----- layers are tested ------|
+                                              |---------------------------| candidates go
+    |-------------------------- skips are open ---------------------------|
+                                              |---------| layers are tested
                                                         | choices settle -|
 
 Lines from above: the loop; RampHook, whose fall ends later by its rests at targets on the way (0.15
 in sum at most); PrunodeHook, twice; BlockPruningHook; LayerPruningHook, twice; SettleHook. These
-points open a gate and force nothing: whatever removes or settles waits until lambda is steady and
-E[lat] is at the budget of the moment, SettleHook also until the budget has come to rest. What is
-not settled at 1 is settled at once, by DeriveHook. TemperatureHook cools all the while, where
+points open a gate and force nothing: whatever removes or settles waits until the budget has come to
+rest, lambda is steady and E[lat] is at the budget. What is not settled at 1 is settled at once, by
+DeriveHook. TemperatureHook cools all the while, where
 candidates are blended.
 
 After a step RampHook acts first, then the tiers in the order of the config, HistoryHook, and the
