@@ -9,8 +9,8 @@ from mmengine.model import Sequential
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import ImageClassifier
 
-from prunet_mm.engine import cli
 from prunet_mm.engine.checkpoint import use_safe_loading
+from prunet_mm.engine.explain import explain
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.models import PRUNet
 from prunet_mm.supernet import SuperNet, inherit_weights
@@ -250,7 +250,7 @@ def refused(save):
         with pytest.raises(error, match=why) as caught:
             inherited(spec, checkpoint, **options)
         assert '\n' not in str(caught.value)
-        told = cli.explain(caught.value)  # as a command line prints it
+        told = explain(caught.value)  # as a command line prints it
         assert told == str(caught.value)
         assert told.startswith(f'{checkpoint}: ')
 
