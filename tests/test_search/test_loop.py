@@ -93,16 +93,21 @@ def test_warm_up_is_on_the_weights_alone_at_several_networks(make_search, monkey
     warmed, warm_up = [], runner.model.warm_up_step
 
     def warm_up_step(batches, wrapper, networks):
-        warmed.append([sum(widths.values()) for _, widths in networks])
+        warmed.append(
+            [{b: (b.widths[0], w, b.widths[-1]) for b, w in of.items()} for _, of in networks]
+        )
         return warm_up(batches, wrapper, networks)
 
     monkeypatch.setattr(runner.model, 'warm_up_step', warm_up_step)
     runner.train()
     assert [stepped for stepped, _ in watch.rows] == [i in (5, 8) for i in range(11)]
     assert [progress for _, progress in watch.rows[4:]] == pytest.approx([i / 6 for i in range(7)])
-    assert [len(widths) for widths in warmed] == [4] * 5
-    assert all(widths[0] == max(widths) and widths[-1] == min(widths) for widths in warmed)
-    assert len({tuple(widths) for widths in warmed}) > 1
+    assert [len(networks) for networks in warmed] == [3] * 5
+    for widest, between, narrowest in warmed:
+        assert all(width == most for _, width, most in widest.values())
+        assert all(width == least for least, width, _ in narrowest.values())
+        assert between.keys() != widest.keys()  # other choices
+    assert any(least < width < most for _, one, _ in warmed for least, width, most in one.values())
     assert not any(block.fixed_width for block in runner.model.supernet.prunodes())
 
 
@@ -111,8 +116,9 @@ def test_bad_settings_are_refused(make_search, started):
         ({'train_cfg.warmup_iters': 30}, 'warmup_iters=30 leaves nothing of max_iters=30'),
         ({'train_cfg.architecture_fraction': 1.0}, 'architecture_fraction: found 1.0'),
         ({'train_cfg.architecture_interval': 0}, 'train_cfg.architecture_interval is 0'),
-        ({'train_cfg.paths': 1}, 'found paths=1, exploration=0.1; expected at least 2'),
-        ({'train_cfg.exploration': 1.0}, 'found paths=4, exploration=1.0; expected'),
+        ({'train_cfg.networks': 1}, 'found networks=1, .* expected at least 2 networks'),
+        ({'train_cfg.paths': 1}, 'found .*paths=1, exploration=0.1; expected .* at least 2 paths'),
+        ({'train_cfg.exploration': 1.0}, 'found .*paths=4, exploration=1.0; expected'),
         ({'train_cfg.ramp': dict(fall=1.0)}, 'train_cfg.ramp: found begin=0.1, fall=1.0'),
     ]:
         with pytest.raises(ConfigError, match=sentence):

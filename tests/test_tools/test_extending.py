@@ -16,7 +16,7 @@ from prunet_mm.spec import SearchSpace
 from prunet_mm.supernet import SuperNet
 
 grid = dict(kernels=[3], max_expansion=4, granularity=8)
-stage = dict(width=8, stride=2, depth=2, ops=['irb', 'dsconv'], **grid)
+stage = dict(width=8, stride=2, depth=2, ops=['irb', 'double'], **grid)
 tail = dict(num_classes=4)
 space = dict(name='s', resolution=16, stem=dict(out_channels=8), stages=[stage], tail=tail)
 found = SearchSpace.from_dict(space).network(
@@ -28,8 +28,8 @@ network(torch.randn(2, 3, 16, 16))
 learned = sum(weight.numel() for weight in network.parameters())
 assert learned == found.params() - found.block_keys()[-1].params(), (learned, found.params())
 supernet = SuperNet(space)
-assert 'dsconv_k3' in supernet.layers()['stage1.layer2'].candidates
-path = {name: 'dsconv_k3' for name in supernet.layers()}
+assert 'double_k3' in supernet.layers()['stage1.layer2'].candidates
+path = {name: 'double_k3' for name in supernet.layers()}
 with supernet.on(path):
     supernet(torch.randn(2, 3, 16, 16))
 """
