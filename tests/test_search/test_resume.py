@@ -30,7 +30,7 @@ SEARCHES = dict(
         'model.architecture.backbone.sampling': 'gumbel',
         'model.architecture.backbone.rule': dict(type='logits', interval=2, margin=0.01),
         'train_cfg.architecture_interval': 2,
-        'train_cfg.max_iters': 40,
+        'train_cfg.max_iters': 60,
     },
 )
 
