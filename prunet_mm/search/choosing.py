@@ -15,6 +15,8 @@ from prunet_mm.supernet.scores import Path, PathScores
 
 # Shares of a budget that widths can make up for: with some steps, and by rounding alone.
 SLACK, LITTLE = 0.1, 0.03
+USED = 0.99  # share of a budget that a network with hidden widths is to use
+FORBIDDEN = 1e6  # a loss that nothing is worth, unless there is no other choice
 
 Values = Mapping[str, Tensor]  # per layer: of its options, (draws, options), to be minimised
 
@@ -96,8 +98,10 @@ def exact_paths(
     """Return, for every draw, the best path within a budget at the present hidden widths.
 
     Where widths are searched they can follow: then every ms has its price, and a path may exceed
-    the budget by what widths make up for, so that none loses a layer for some granules. Where no
-    path is within the budget at the present widths, those are returned that are at the narrowest.
+    the budget by what widths make up for, so that none loses a layer for some granules. For the
+    same reason no choice is made with which the rest, at its widest, could not use the budget.
+    Where no path is within the budget at the present widths, those are returned that are at the
+    narrowest.
 
     Args:
         supernet: Holds the choices and what they cost.
@@ -120,7 +124,11 @@ def exact_paths(
     ]
     left_ms, counted = budget_ms - supernet.fixed_ms, costs
     if supernet.widths_move:
-        rows = [row + price_per_ms * costs[name] for row, name in zip(rows, costs, strict=True)]
+        lost = _too_fast(supernet, options, budget_ms)
+        rows = [
+            row + price_per_ms * costs[name] + FORBIDDEN * lost[name]
+            for row, name in zip(rows, costs, strict=True)
+        ]
         share = left_ms / (budget_ms * (1 + slack) - supernet.fixed_ms)
         # No width makes up for more than it has above the narrowest.
         counted = {name: np.maximum(costs[name] * share, narrowest[name]) for name in costs}
@@ -131,6 +139,27 @@ def exact_paths(
         {name: choices[pick] for pick, (name, choices) in zip(row, options.items(), strict=True)}
         for row in picks
     ]
+
+
+def can_use(supernet: SuperNet, path: Path, budget_ms: float) -> bool:
+    """Whether a path can use a budget at its widest; where no widths move, it need not."""
+    layers = supernet.layers()
+    widest_ms = sum(layers[name].widest_ms()[choice] for name, choice in path.items())
+    return not supernet.widths_move or supernet.fixed_ms + widest_ms >= USED * budget_ms
+
+
+def _too_fast(
+    supernet: SuperNet, options: Mapping[str, list[str]], budget_ms: float
+) -> dict[str, np.ndarray]:
+    """Which options leave a network that cannot use the budget, even at its widest, by layer."""
+    layers = supernet.layers()
+    widest = {}
+    for name, choices in options.items():
+        costs = layers[name].widest_ms()
+        widest[name] = np.array([costs[choice] for choice in choices])
+    reach_ms = supernet.fixed_ms + sum(cost.max() for cost in widest.values())
+    least_ms = min(USED * budget_ms, reach_ms)  # what was lost before is no fault of this choice
+    return {name: reach_ms - cost.max() + cost < least_ms - 1e-9 for name, cost in widest.items()}
 
 
 def marginals(paths: list[dict[str, str]]) -> dict[str, dict[str, float]]:

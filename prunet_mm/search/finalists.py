@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from mmengine.dist import all_reduce_params, is_distributed
 
 from prunet_mm.errors import SearchError
-from prunet_mm.search.choosing import LITTLE, SLACK, exact_paths, most_frequent, values_of
+from prunet_mm.search.choosing import (
+    LITTLE,
+    SLACK,
+    can_use,
+    exact_paths,
+    most_frequent,
+    values_of,
+)
 from prunet_mm.search.rounding import Rounding, round_widths
 from prunet_mm.search.settle import mean_and_error, settled_path
 from prunet_mm.supernet.paths import at_widths
@@ -72,7 +79,11 @@ def judge_finalists(
         for slack in ((SLACK, LITTLE) if supernet.widths_move else (SLACK,))
         for path in exact_paths(supernet, values, budget_ms, model.price_per_ms, slack=slack)
     ]
-    others = [path for path in most_frequent(drawn, paths) if path != settled]
+    others = [
+        path
+        for path in most_frequent(drawn, paths)
+        if path != settled and can_use(supernet, path, budget_ms)
+    ]
     judged, misfit = [], None
     for path in [settled, *others[: paths - 1]]:
         most = roundings if path is settled else 1

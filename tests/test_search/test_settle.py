@@ -183,3 +183,21 @@ def test_whatever_is_settled_the_narrowest_widths_fit_the_budget(model, measured
         path = settled_path(model, budget_ms, [0.0, 1.0])
         (rounding,) = round_widths(model, path, budget_ms, [0.0], most=1)
         assert rounding.predicted_ms <= budget_ms * (1 + 1e-9)
+
+
+def test_whatever_is_settled_the_rest_can_use_the_budget_at_its_widest(model, teach, measured):
+    """Each skip alone is worth it; both together may leave a network that is too fast."""
+    skips = [('stage1.layer2', 'skip'), ('stage2.layer2', 'skip')]
+    teach(model, dict.fromkeys(skips, -1.0))
+    measured(lambda path: 0.0)
+    supernet = model.supernet
+    supernet.fixed_ms = 0.0
+    for layer in supernet.layers().values():
+        for block in layer.candidates.values():
+            block.latency_ms.copy_(torch.linspace(0.1, 1.0, len(block.latency_ms)))
+            block.rule.jump(block.widths[-1])
+    for budget_ms, skipped in [(4.0, 0), (3.9, 0), (3.0, 1), (2.5, 1), (2.0, 2)]:
+        path = settled_path(model, budget_ms, [0.0])
+        assert sum(choice == 'skip' for choice in path.values()) == skipped
+    supernet.walking = False  # nothing could grow: the best choice within the budget
+    assert all(settled_path(model, 4.0, [0.0])[name] == choice for name, choice in skips)
