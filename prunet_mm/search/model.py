@@ -257,7 +257,7 @@ class ArchitectureSearch(BaseModel):
         supernet = self.supernet
         values = values_of(supernet, self.scores, mean=True)
         budget_ms = self.ramp.budget_ms or self.budget.largest_ms
-        return exact_paths(supernet, values, budget_ms, self.price_per_ms)[0]
+        return exact_paths(supernet, values, budget_ms, self.price_per_ms, supernet.leaning)[0]
 
     @torch.no_grad()
     def task_losses(self, batches: Sequence, path: Path | None = None) -> Tensor:
