@@ -1,5 +1,7 @@
 """The networks that a search might end in, judged side by side by a loss that is made up."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -32,6 +34,10 @@ def model(make_resting, teach, monkeypatch):
     return model
 
 
+def total(said, model, path):
+    return sum(said.get(pair, 0.0) for pair in path.items())
+
+
 def judge(model, budget_ms=None):
     return judge_finalists(model, budget_ms or model.supernet.path_ms(PATH), [0.0, 1.0, 5.0], [])
 
@@ -52,10 +58,8 @@ def test_the_best_by_measured_loss_and_scores_comes_first_and_all_keep_the_budge
 
 def test_a_measured_loss_counts_as_much_as_what_the_scores_say_against_it(model, monkeypatch):
     for against in (0.6, 1.4):  # measured, the choice is better by 1
-        said = {CHOICE: against}
-        monkeypatch.setattr(
-            module, '_scored', lambda _, path: sum(said.get(pair, 0) for pair in path.items())
-        )
+        said = dict([(CHOICE, against)])
+        monkeypatch.setattr(module, '_scored', partial(total, said))
         found = judge(model)
         assert (CHOICE in found[0].path.items()) == (against < 1)
     others = [one for one in found if CHOICE in one.path.items()]
