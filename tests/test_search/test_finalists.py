@@ -58,7 +58,7 @@ def test_the_best_by_measured_loss_and_scores_comes_first_and_all_keep_the_budge
 
 def test_a_measured_loss_counts_as_much_as_what_the_scores_say_against_it(model, monkeypatch):
     for against in (0.6, 1.4):  # measured, the choice is better by 1
-        said = dict([(CHOICE, against)])
+        said = {CHOICE: against}
         monkeypatch.setattr(module, '_scored', partial(total, said))
         found = judge(model)
         assert (CHOICE in found[0].path.items()) == (against < 1)
