@@ -63,8 +63,8 @@ def main() -> None:
     name = args.device or 'v100'
     batches = [whole_number(text) for text in args.batch or ['1']]
 
+    from prunet_mm.estimates.roofline import estimated_table, find_device
     from prunet_mm.latency import LatencyTable
-    from prunet_mm.latency.roofline import estimated_table, find_device
 
     device = find_device(name)
     if args.save_table:
@@ -133,8 +133,8 @@ def by_roofline(
     specs: list[tuple[str, NetworkSpec]], name: str, batches: list[int]
 ) -> list[dict[str, object]]:
     """A record per network and batch, by the model of the device."""
-    from prunet_mm.latency.published import find_published
-    from prunet_mm.latency.roofline import Roofline, find_device, load_fit
+    from prunet_mm.estimates.published import find_published
+    from prunet_mm.estimates.roofline import Roofline, find_device, load_fit
 
     model, device, fit = Roofline.load(), find_device(name), load_fit()
     return [
@@ -146,7 +146,7 @@ def by_roofline(
             batch=batch,
             latency_ms=round(model.predict_ms(spec, device, batch), 4),
             kind='estimated',
-            source='prunet_mm.latency.roofline',
+            source='prunet_mm.estimates.roofline',
             backend=fit['backend'],
             dtype='float16',
             protocol=fit['protocol'],
@@ -182,7 +182,7 @@ def header(record: dict[str, object], args: argparse.Namespace) -> str:
     if args.table:
         kind = 'ESTIMATED' if record['kind'] == 'estimated' else 'a sum of measured blocks'
         return f'{kind}: table {args.table}, {record["protocol"]}'
-    from prunet_mm.latency.roofline import load_fit
+    from prunet_mm.estimates.roofline import load_fit
 
     fit = load_fit()
     return (
@@ -196,7 +196,7 @@ def header(record: dict[str, object], args: argparse.Namespace) -> str:
 
 def rows(records: list[dict[str, object]]) -> str:
     """A row per record, aligned."""
-    from prunet_mm.latency.cli import text_table
+    from prunet_mm.engine.text import text_table
 
     kind = 'ESTIMATED' if records[0]['kind'] == 'estimated' else 'predicted'
     published = any(record.get('published_ms') for record in records)

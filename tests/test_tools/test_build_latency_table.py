@@ -9,8 +9,8 @@ import pytest
 
 from prunet_mm.engine.cli import load_config
 from prunet_mm.latency import LatencyTable
-from prunet_mm.latency.measure import CpuStopwatch
 from prunet_mm.spec import SearchSpace
+from prunet_mm.timing.engine import CpuStopwatch
 
 SPACE = dict(
     name='tiny',
@@ -161,6 +161,16 @@ def test_an_interrupted_run_of_something_else_is_refused(tool, config, tmp_path)
             dict(space=SPACE, latency=dict(backend='tflite', table='x.json')),
             [],
             "no backend 'tflite', known are eager",
+        ),
+        (
+            dict(space=SPACE, latency=dict(budgt_ms=3.0, table='x.json')),
+            [],
+            'model.latency.budgt_ms: there is no such setting, only backend, batch,',
+        ),
+        (
+            dict(space=SPACE, latency=dict(targets_ms=[1, 'two'], table='x.json')),
+            [],
+            "latency.targets_ms is 'two': expected a number above 0",
         ),
         (
             dict(space=SPACE, latency=dict(batch=0, table='x.json')),
