@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +65,7 @@ def main() -> None:
     name = args.device or 'v100'
     batches = [whole_number(text) for text in args.batch or ['1']]
 
-    from prunet_mm.estimates.roofline import estimated_table, find_device
+    from prunet_mm.estimates.roofline import Roofline, estimated_table, find_device
     from prunet_mm.latency import LatencyTable
 
     device = find_device(name)
@@ -73,11 +75,13 @@ def main() -> None:
             raise ConfigError('--save-table takes one search config and one --batch')
         table = estimated_table(load_space(args.targets[0]), device, batches[0])
         table.save(args.save_table)
-    specs = [named for target in args.targets for named in load_target(target)]
     if args.table:
-        records = by_table(specs, LatencyTable.load(args.table))
+        known = LatencyTable.load(args.table)
+        cost = known.block_ms
     else:
-        records = by_roofline(specs, name, batches)
+        cost = partial(Roofline.load().block_ms, device=device, batch=batches[0])
+    specs = [named for target in args.targets for named in load_target(target, cost)]
+    records = by_table(specs, known) if args.table else by_roofline(specs, name, batches)
     if args.json:
         print(json.dumps(records, indent=2))
     else:
@@ -98,8 +102,11 @@ def is_config(target: str) -> bool:
     return target.endswith('.py') or shipped_config(target, 'search') is not None
 
 
-def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
-    """The networks that a target stands for, with what to call them."""
+def load_target(target: str, cost: Callable) -> list[tuple[str, NetworkSpec]]:
+    """The networks that a target stands for, with what to call them.
+
+    A space stands for its fastest and its slowest network, by the ``cost`` of a block in ms.
+    """
     from prunet_mm.spec import NetworkSpec, load_zoo
 
     if not is_config(target):
@@ -108,7 +115,9 @@ def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
     config = load_config(target, first='search')
     if 'space' in config:
         space = load_space(target)
-        return [(f'{target}: {end.name}', end) for end in (space.smallest(), space.largest())]
+        return [
+            (f'{target}: {end.name}', end) for end in (space.smallest(cost), space.largest(cost))
+        ]
     model = config.get('model', {})
     backbone = model.get('backbone', {})
     classifier = model.get('type', '').endswith('Classifier')

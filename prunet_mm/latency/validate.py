@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prunet_mm.engine.files import save_figure
-from prunet_mm.latency.table import LatencyTable, Validation
+from prunet_mm.latency.table import LatencyTable
+from prunet_mm.latency.validation import Validation
 from prunet_mm.spec import NetworkSpec
 
 # (noise of a network's error / how far overhead and scale are from 0 and 1) squared: 4 % and 20 %.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from prunet_mm.errors import ConfigError
 from prunet_mm.latency import LatencyTable
-from prunet_mm.latency.table import LEAST_TAU, MOST_MAPE
+from prunet_mm.latency.validation import LEAST_TAU, MOST_MAPE
 
 # What a table is of; that of its device is only warned of, since it may be searched for from afar.
 _OF_TABLE = ('batch', 'threads', 'backend', 'dtype')

@@ -34,7 +34,6 @@ def test_ctrl_c_is_one_line_and_exit_code_130(capsys):
     assert capsys.readouterr().err == 'go on by --resume\n'
 
 
-@pytest.mark.parametrize('error', [ValueError('x'), KeyError('x'), TypeError('x'), ImportError()])
 def test_a_user_whom_the_system_does_not_know_gets_a_name(monkeypatch):
     """As in a container; torch asks for it."""
     pwd = pytest.importorskip('pwd')
@@ -50,6 +49,7 @@ def test_a_user_whom_the_system_does_not_know_gets_a_name(monkeypatch):
     assert names == [f'uid{os.getuid()}']
 
 
+@pytest.mark.parametrize('error', [ValueError('x'), KeyError('x'), TypeError('x'), ImportError()])
 def test_a_defect_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         cli.run(failing(error))

@@ -117,6 +117,26 @@ def test_the_fastest_network_left_is_what_the_budget_is_checked_against(supernet
     assert supernet.fastest_ms() <= min(drawn)
 
 
+def test_the_slowest_network_is_found_by_latency_not_by_macs(supernet, table):
+    """With the most MACs one may well be faster, and budgets between the two are met."""
+    key = max(
+        supernet.space.largest().block_keys(), key=lambda key: key.macs() * (key.op != 'conv')
+    )
+    entries = [
+        entry.model_copy(update=dict(latency_ms=entry.latency_ms / 100)) if entry.key == key
+        else entry
+        for entry in table.entries
+    ]  # fmt: skip
+    odd = table.model_copy(update=dict(entries=entries))
+    supernet.attach_latency(odd)
+    slowest = odd.predict_ms(supernet.space.largest(odd.block_ms))
+    assert supernet.slowest_ms() == pytest.approx(slowest)
+    assert slowest > odd.predict_ms(supernet.space.largest())
+    rng = random.Random(0)
+    drawn = [odd.predict_ms(supernet.space.random(rng)) for _ in range(200)]
+    assert supernet.slowest_ms() >= max(drawn)
+
+
 def test_what_is_reachable_holds_every_layer_until_the_skips_open(supernet):
     def pressed_ms():
         """E[lat] with everything that the search moves pushed to where it costs least."""
