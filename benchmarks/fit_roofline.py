@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--out', default=ROOT, type=Path, help='root of the tree to write to')
     out = parser.parse_args().out
-    for folder in (TABLES, ROOT / 'benchmarks/results'):
+    for folder in (roofline.PARAMETERS.parent, TABLES, ROOT / 'benchmarks/results'):
         (out / folder.relative_to(ROOT)).mkdir(parents=True, exist_ok=True)
     model, found = report()
     today = datetime.date.today().isoformat()

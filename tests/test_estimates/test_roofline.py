@@ -232,17 +232,6 @@ def test_the_v100_config_searches_by_the_shipped_table_for_what_prunet_p0_takes(
     assert 0.98 * latency.budget_ms <= table.predict_ms(load_zoo('prunet_p0')) <= latency.budget_ms
 
 
-def test_a_measured_table_goes_before_an_estimated_one_of_its_name(
-    make_table, tmp_path, monkeypatch
-):
-    monkeypatch.setattr('prunet_mm.latency.table.TABLES', tmp_path)
-    make_table(kind='estimated').save(tmp_path / 'gpu_estimated.json')
-    assert LatencyTable.load('gpu').kind == 'estimated'
-    make_table().save(tmp_path / 'gpu.json')
-    assert LatencyTable.load('gpu').kind == 'measured'
-    assert LatencyTable.load('gpu_estimated').kind == 'estimated'
-
-
 @pytest.mark.parametrize('path', ['nothing', './v100_trt_fp16_b1', 'v100_trt_fp16_b1.json'])
 def test_only_a_bare_name_is_looked_for_in_the_package(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

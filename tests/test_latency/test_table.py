@@ -372,3 +372,14 @@ def test_a_newer_field_makes_another_block_and_another_digest(make_table):
             f'{name} {value}' in readable(table.entries[0].key) for name, value in field.items()
         )
     assert len(digests) == 4
+
+
+def test_a_measured_table_goes_before_an_estimated_one_of_its_name(
+    make_table, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('prunet_mm.latency.table.TABLES', tmp_path)
+    make_table(kind='estimated').save(tmp_path / 'gpu_estimated.json')
+    assert LatencyTable.load('gpu').kind == 'estimated'
+    make_table().save(tmp_path / 'gpu.json')
+    assert LatencyTable.load('gpu').kind == 'measured'
+    assert LatencyTable.load('gpu_estimated').kind == 'estimated'
