@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -25,37 +26,31 @@ def test_a_process_that_dies_is_told():
 
 def test_ctrl_c_ends_both_without_the_others_traceback(tmp_path):
     """A terminal sends it to all processes of the group."""
-    script = tmp_path / 'waits.py'
+    script, begun = tmp_path / 'waits.py', tmp_path / 'begun'
     script.write_text(
-        'import time\n'
+        'import pathlib, sys, time\n'
         'from prunet_mm.engine.process import in_a_process\n'
+        'def work(path):\n'
+        '    pathlib.Path(path).touch()\n'
+        '    time.sleep(60)\n'
         'if __name__ == "__main__":\n'
-        '    print("ready", flush=True)\n'
         '    try:\n'
-        '        in_a_process(time.sleep, 60)\n'
+        '        in_a_process(work, sys.argv[1])\n'
         '    except KeyboardInterrupt:\n'
         '        print("interrupted", flush=True)\n'
     )
     with subprocess.Popen(
-        [sys.executable, script],
+        [sys.executable, script, begun],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env=dict(os.environ, PYTHONPATH=os.getcwd()),
     ) as run:
-        assert run.stdout.readline() == 'ready\n'
-        while len(_group(run.pid)) < 2:
+        while not begun.exists():
             assert run.poll() is None
+            time.sleep(0.05)
         os.killpg(run.pid, signal.SIGINT)
-        out, err = run.communicate(timeout=30)
+        out, err = run.communicate(timeout=60)
     assert out == 'interrupted\n'
     assert err == ''
-
-
-def _group(number: int) -> list[int]:
-    """Processes of a group that have their program by now."""
-    found = subprocess.run(['ps', '-eo', 'pid,pgid,args'], capture_output=True, text=True).stdout
-    rows = [line.split(None, 2) for line in found.splitlines()[1:]]
-    ours = [int(pid) for pid, group, command in rows if int(group) == number]
-    return ours if any('spawn_main' in row[2] for row in rows if int(row[1]) == number) else []
