@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
-from prunet_mm.errors import PrunetError
 from prunet_mm.latency.chains import MOST, anchor_block, blocks, places, random_chains
 from prunet_mm.latency.pool import Pool
 from prunet_mm.latency.table import Entry, LatencyTable, readable
@@ -31,7 +30,7 @@ from prunet_mm.timing.engine import (
     stopwatch_for,
 )
 from prunet_mm.timing.journal import Journal, Visit
-from prunet_mm.timing.memory import NO_MEMORY
+from prunet_mm.timing.memory import explained
 from prunet_mm.timing.samples import Measurement, drifts, without_drift
 
 PROTOCOL = Protocol()
@@ -156,18 +155,16 @@ def build_table(
     stopwatch = stopwatch or stopwatch_for(settings)
     kept = Journal(journal, plan.head(), fresh)
     try:
-        with deployed(settings), watched(settings.device) as clocks:
+        with (
+            explained(settings.device, settings.batch),
+            deployed(settings),
+            watched(settings.device) as clocks,
+        ):
             stops = _Stops(plan, kept.visits)
             measure(
                 stops.draw, protocol, stopwatch, kept, stops.anchor, progress, clock,
                 enough=partial(_enough, stops, protocol),
             )  # fmt: skip
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-            raise PrunetError(
-                f'{settings.device} is out of memory: measure with a batch below {settings.batch}'
-            ) from error
-        raise
     finally:
         kept.close()
     how = dict(clock=stopwatch.name, conditions=conditions(settings.device))

@@ -184,11 +184,12 @@ def keep(
     """
     from prunet_mm.latency.pool import Pool  # not above, since it imports torch
     from prunet_mm.timing.engine import Protocol, deployed, measure, stopwatch_for
+    from prunet_mm.timing.memory import explained
 
     settings = table.settings(device)
     settings.require()
     known = references(table, space, predicted_ms)
-    with deployed(settings):
+    with explained(device, settings.batch), deployed(settings):
         pool = Pool(settings)
         images = pool.inputs(specs[0].block_keys()[0])
         networks = [*specs, *(one.spec for one in known)]

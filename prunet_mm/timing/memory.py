@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prunet_mm.errors import PrunetError
 from prunet_mm.timing.device import read
 
 # Of what is available, this part at most is taken: the rest of the system goes on meanwhile.
@@ -45,6 +46,19 @@ def free_bytes(device: str) -> int:
     import torch
 
     return torch.cuda.mem_get_info(device)[0]
+
+
+@contextmanager
+def explained(device: str, batch: int) -> Iterator[None]:
+    """Turns an allocation that failed into a `PrunetError` that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            raise PrunetError(
+                f'{device} is out of memory: measure with a batch below {batch}'
+            ) from error
+        raise
 
 
 @contextmanager
