@@ -18,13 +18,14 @@ from prunet_mm.errors import ConfigError
 from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.summary import space_summary
 from prunet_mm.latency.table import shipped
-from prunet_mm.search.latency_settings import require_known
+from prunet_mm.search.latency_settings import doubt, require_known
 from prunet_mm.spec import SearchSpace
 from prunet_mm.timing import Settings
 from prunet_mm.timing.arguments import add_measuring_arguments, at_least, chosen, header
 from prunet_mm.timing.settings import require_number
 
 DEFAULTS = dict(batch=64, max_seconds=180.0)
+BUSY = 0.02  # share of its time that a block may wait for a core before that is said
 
 
 def parse_args() -> argparse.Namespace:
@@ -97,6 +98,8 @@ def main() -> None:
     print(summary(table) + '\n\n' + space_summary(table, space))
     if table.validation:
         print('\n' + table.validation.describe())
+        if doubts := doubt(table):
+            print(doubts)
         plot_validation(table, picture := Path(path).with_suffix('.png'))
         print(f'wrote {picture}')
     print(f'wrote {path}')
@@ -138,6 +141,12 @@ def summary(table: LatencyTable) -> str:
         f'shuffled rounds, {protocol["seconds"]:.0f} s; medians of {protocol["clock"]}',
         f'drift     {least:.3f} to {most:.3f}, divided out; of {protocol["anchor"]}',
     ]
+    lines += [f'clocks    {said}' for said in protocol.get('clocks', ())]
+    if (waited := protocol['waited_for_a_core']) > BUSY:
+        lines.append(
+            f'busy      blocks waited for a core {waited:.0%} of their time, since other processes '
+            'had it: measure on an idle machine'
+        )
     if table.validation:
         lines.append(
             f'network   {table.network_overhead_ms:+.3f} ms and {table.network_scale:.3f} times '

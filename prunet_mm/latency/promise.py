@@ -23,7 +23,7 @@ from prunet_mm.latency.table import LatencyTable
 from prunet_mm.spec import NetworkSpec, SearchSpace
 from prunet_mm.timing.samples import Measurement, Timing, median_interval
 
-REFERENCES = 8  # beside the slowest network of the space
+REFERENCES = 15  # beside the slowest network of the space; with fewer they disagree too widely
 CLOSE = 0.02  # share by which a measurement may be off the prediction before that is acted upon
 
 

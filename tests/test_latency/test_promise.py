@@ -106,7 +106,7 @@ def test_a_table_of_before_has_random_references(small, space):
     bare = Validation(fitted_on=1, predicted_ms=[1.0], measured_ms=[1.1])
     old = small.model_copy(update=dict(validation=bare))
     found = references(old, space, 1.0)
-    assert len(found) == 9
+    assert len(found) == 16
     assert not any(one.measured for one in found)
 
 
