@@ -94,8 +94,7 @@ class Benchmark:
             del targets[stop.labels[0]]
             self.jobs[stop.labels[0]].error = _sentence(error)
 
-        device = self.common.device
-        with deployed(self.common), watched(device) as self.clocks:
+        with deployed(self.common):
             given: dict[int, tuple[list[Tensor], list[Tensor]]] = {}  # by batch, of one subject
             for index, job in enumerate(self.jobs):
                 progress(0.0, f'preparing {job}')
@@ -111,15 +110,16 @@ class Benchmark:
                     gc.collect()
                     torch.cuda.empty_cache()
             given.clear()
-            measure(
-                lambda number: [Stop([i], partial(targets.get, i)) for i in targets],
-                protocol,
-                self.stopwatch,
-                self.journal,
-                progress=lambda done: progress(done, 'measuring'),
-                failed=failed,
-                enough=lambda visits: self.measurement.uncertainty <= protocol.precision,
-            )
+            with watched(self.common.device) as self.clocks:
+                measure(
+                    lambda number: [Stop([i], partial(targets.get, i)) for i in targets],
+                    protocol,
+                    self.stopwatch,
+                    self.journal,
+                    progress=lambda done: progress(done, 'measuring'),
+                    failed=failed,
+                    enough=lambda visits: self.measurement.uncertainty <= protocol.precision,
+                )
 
     def _given(self, job: Job) -> tuple[list[Tensor], list[Tensor]]:
         """Random images, and what the model makes of the last of them in eager float32."""

@@ -36,6 +36,7 @@ _REASONS = {
     0x40: 'its temperature',
     0x80: 'its power supply',
 }
+_IDLE = 0x01  # between two targets, while one is prepared
 STEADY = 0.02  # share by which a clock may move in a run that is to be trusted
 
 
@@ -86,6 +87,7 @@ def drift_sentence(speeds: Sequence[float]) -> str:
 def _verdict(lines: Sequence[str]) -> list[str]:
     found = [re.match(r'\s*(\d+)\s*,\s*0x([0-9a-fA-F]+)', line) for line in lines]
     known = [(int(one[1]), int(one[2], 16)) for one in found if one]
+    known = [(clock, reasons) for clock, reasons in known if not reasons & _IDLE]
     if not known:
         return []
     clocks = [clock for clock, _ in known]
