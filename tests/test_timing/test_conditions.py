@@ -67,7 +67,7 @@ def test_a_gpu_that_does_not_tell(nvidia_smi, line, code):
     [
         (['1380, 0x0000000000000000'] * 3, 'SM clock 1380 to 1380 MHz: steady'),
         (
-            ['1380, 0x0', '1200, 0x1'],
+            ['1380, 0x0', '1200, 0x0', '300, 0x1'],
             'SM clock 1200 to 1380 MHz: not to be trusted: lock the clock',
         ),
         (
