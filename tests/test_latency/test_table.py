@@ -54,7 +54,7 @@ def test_any_table_comes_back_from_a_file_as_it_was(make_table, irb, tmp_path, s
     table = make_table(
         entries,
         device=rng.choice(['Größe 5 "µ"', 'a\\b', '\n']),
-        network_overhead_ms=rng.gauss(0, 1),
+        network_overhead_ms=abs(rng.gauss(0, 1)),
         network_scale=rng.lognormvariate(0, 1),
         protocol=dict(nested=[dict(part=rng.random()), None, True, 'x']),
     )
@@ -220,13 +220,13 @@ def test_what_a_table_is_of_is_in_its_digest(make_table, changed):
         (dict(batch=0), 'batch: found 0, expected a positive integer'),
         (dict(threads='two'), 'threads: found "two", expected a positive integer'),
         (dict(kind='guessed'), 'kind: found "guessed", expected "measured" or "estimated"'),
-        (dict(network_overhead_ms=-100), 'network_overhead_ms: found -100, while the fastest'),
+        (dict(network_overhead_ms=-100), 'network_overhead_ms: found -100, expected 0 or more: of'),
         (
             dict(
                 network_overhead_ms=-3.0,
                 validation=dict(fitted_on=1, predicted_ms=[3.0], measured_ms=[3.1]),
             ),
-            'takes 3.1 ms: expected -2.79 or more',
+            'found -3, expected -2.79 or more: of the networks of a validation the fastest takes 3.1 ms',
         ),
     ],
 )
