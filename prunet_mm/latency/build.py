@@ -169,7 +169,7 @@ def build_table(
         kept.close()
     how = dict(clock=stopwatch.name, conditions=conditions(settings.device))
     return _table(
-        plan, kept.visits, asdict(protocol) | how | ({'clocks': clocks} if clocks else {})
+        stops, kept.visits, asdict(protocol) | how | ({'clocks': clocks} if clocks else {})
     )
 
 

@@ -142,7 +142,7 @@ class LatencyTable(Spec):
             raise problem(
                 ('network_overhead_ms',),
                 f'found {self.network_overhead_ms:g}, expected {-least_ms or 0:.4g} or more: of '
-                f'the networks of a validation {why}',
+                f'the networks of a validation {fastest if found else "none was timed"}',
             )
         return self
 
