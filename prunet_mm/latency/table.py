@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -279,22 +279,6 @@ class LatencyTable(Spec):
             f'{self.source} has no latency for {readable(missing[0])}{more}; '
             f'measure them: {COMMAND.format(path=shlex.quote(str(path)))}'
         )
-
-    def curve_ms(self, key: BlockKey, widths: Sequence[int]) -> np.ndarray:
-        """Latencies of one block, as `block_ms`, at several hidden widths.
-
-        Args:
-            key: The block; its own hidden width does not count.
-            widths: (n,) hidden widths in channels.
-
-        Returns:
-            (n,) latencies in ms that do not fall as the widths rise.
-
-        Raises:
-            LatencyTableError: A width is outside of what was measured.
-        """
-        self.require(key._replace(hidden=width) for width in widths)
-        return np.array([self._view(key._replace(hidden=width)) for width in widths])
 
     def block_ms(self, key: BlockKey) -> float:
         """Latency of one block inside of a network in ms.

@@ -11,6 +11,11 @@ from prunet_mm.latency.table import TABLES, readable
 from prunet_mm.spec import NetworkSpec
 
 
+def curve(table, key, widths) -> np.ndarray:
+    """Latencies in ms of a block at several hidden widths."""
+    return np.array([table.block_ms(key._replace(hidden=width)) for width in widths])
+
+
 @pytest.fixture
 def network() -> NetworkSpec:
     layer = dict(in_channels=4, out_channels=4, kernel=3, stride=1, act='relu')
@@ -74,16 +79,16 @@ def test_the_file_holds_raw_medians_and_names_units(make_table, tmp_path):
 
 def test_latency_never_falls_with_the_hidden_width(make_table, irb):
     table = make_table()
-    assert table.curve_ms(irb, [8, 16, 24]).tolist() == [1.0, 2.5, 2.5]
+    assert curve(table, irb, [8, 16, 24]).tolist() == [1.0, 2.5, 2.5]
     assert table.block_ms(irb._replace(hidden=16)) == 2.5
 
 
 def test_is_linear_between_measured_widths(make_table, irb):
-    np.testing.assert_allclose(make_table().curve_ms(irb, [8, 10, 12, 16]), [1, 1.375, 1.75, 2.5])
+    np.testing.assert_allclose(curve(make_table(), irb, [8, 10, 12, 16]), [1, 1.375, 1.75, 2.5])
 
 
 def test_the_width_of_the_key_does_not_matter_to_its_curve(make_table, irb):
-    curves = [make_table().curve_ms(irb._replace(hidden=w), [8, 24]).tolist() for w in (0, 8, 999)]
+    curves = [curve(make_table(), irb._replace(hidden=w), [8, 24]).tolist() for w in (0, 8, 999)]
     assert curves == [[1.0, 2.5]] * 3
 
 
@@ -105,7 +110,7 @@ def test_interpolation_lies_between_its_neighbours(make_table, irb, seed):
         {irb._replace(hidden=w): float(ms) for w, ms in zip(widths, noisy_ms, strict=True)}
     )
     between = np.arange(widths[0], widths[-1] + 1)
-    curve_ms = table.curve_ms(irb, between)
+    curve_ms = curve(table, irb, between)
     assert (np.diff(curve_ms) >= 0).all()
     assert curve_ms[-1] >= noisy_ms[-1] - 1e-12  # pooling may lift the dearest, never lower it
     assert curve_ms[0] <= noisy_ms[0] + 1e-12
@@ -124,7 +129,7 @@ def test_interpolation_is_below_the_smaller_neighbour_by_no_more_than_the_noise(
     )
     allowed = (1 - noise) / (1 + noise)
     for low, high, *ms in zip(widths, widths[1:], noisy_ms, noisy_ms[1:], strict=False):
-        between_ms = table.curve_ms(irb, range(low, high + 1))
+        between_ms = curve(table, irb, range(low, high + 1))
         assert between_ms.min() >= allowed * min(ms)
         assert between_ms.max() <= max(ms) / allowed
 
@@ -188,7 +193,7 @@ def test_blocks_are_scaled_so_that_they_still_add_up(make_table, network, irb):
     table = make_table(network_overhead_ms=0.2, network_scale=2.0)
     blocks_ms = sum(map(table.block_ms, network.block_keys()))
     assert table.predict_ms(network) == pytest.approx(0.2 + blocks_ms)
-    assert table.curve_ms(irb, [8, 24]).tolist() == [2.0, 5.0]
+    assert curve(table, irb, [8, 24]).tolist() == [2.0, 5.0]
 
 
 def test_tables_that_predict_alike_have_one_digest(make_table, irb):
