@@ -81,7 +81,8 @@ def table(config: str, max_seconds: float | None) -> Path:
 def command(tool: str, *args: object) -> None:
     """Runs a tool, as one would type it."""
     argv = [sys.executable, f'tools/{tool}.py', *map(str, args)]
-    subprocess.run(argv, cwd=ROOT, check=True)
+    if code := subprocess.run(argv, cwd=ROOT).returncode:
+        raise SystemExit(f'{tool} ended with code {code}; the same command goes on from there')
 
 
 def search(run: Run, args: argparse.Namespace) -> dict:
