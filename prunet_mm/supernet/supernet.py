@@ -101,6 +101,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
             layer = StochasticLayer(position, norm_cfg, self.rule)
             layer.sampling = sampling
             getattr(self, stage_name)[layer_name] = layer
+        self.settling: dict = {}  # the decision that is under way; see lean()
         self.walking = False  # whether widths are searched; the Prunode hook turns it on
         # A buffer, so that a network derived from a checkpoint is the one that the search derives.
         self.register_buffer('temperature', torch.ones((), dtype=torch.float64))
@@ -291,10 +292,14 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
                 layer.remove(candidate)
             layer.skip_open = name in data['skip_open']
             layer.stays = name in data['stays']
+        self.settling = data.get('settling', {})
         self._write_structure()
 
     def _write_structure(self) -> None:
         layers = self.layers().items()
+        left = self.options().get(self.settling.get('layer'), ())
+        if len(left) < 2 or self.settling['choice'] not in left:  # it is done, or overtaken
+            self.settling = {}
         structure = write_structure(
             dict(
                 space=self.space.to_dict(),
@@ -303,6 +308,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
                 layers={name: list(layer.candidates) for name, layer in layers},
                 skip_open=[name for name, layer in layers if layer.skip_open],
                 stays=[name for name, layer in layers if layer.stays],
+                settling=self.settling,
             )
         )
         self.structure = structure.to(self.structure.device)
