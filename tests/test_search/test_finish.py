@@ -147,17 +147,21 @@ def clock_off_by(factor):
     return measure
 
 
-@pytest.mark.parametrize('factor', [0.85, 1.0, 1.15])
+@pytest.mark.parametrize('factor', [0.85, 1.0, 1.15, 1.3])
 def test_an_error_of_the_table_is_found_and_corrected(make_search, monkeypatch, tmp_path, factor):
     monkeypatch.setattr(finish, 'measure_subnets', clock_off_by(factor))
     runner = make_search({'default_hooks.checkpoint.interval': 100})
     runner.train()
     spec, table = NetworkSpec.load(tmp_path / 'work/subnet.json'), runner.model.table
     told, budget_ms = spec.provenance, runner.model.budget.budget_ms
-    assert told['table_rescaled_by'] == pytest.approx(factor)
-    assert told['measured']['at_table_state_ms'] == pytest.approx(factor * table.predict_ms(spec))
-    assert told['predicted_ms'] == pytest.approx(factor * table.predict_ms(spec), abs=1e-6)
-    assert 0.9 * budget_ms < told['measured']['at_table_state_ms'] <= 1.01 * budget_ms
+    took_ms = factor * table.predict_ms(spec)
+    assert told['measured']['at_table_state_ms'] == pytest.approx(took_ms)
+    assert took_ms <= 1.01 * budget_ms
+    if told['table_rescaled_by'] == pytest.approx(factor):
+        assert told['predicted_ms'] == pytest.approx(took_ms, abs=1e-6)
+    else:  # there is nothing wider to use the budget with
+        assert factor < 1
+        assert all(one.fixed_width == one.widths[-1] for one in runner.model.supernet.prunodes())
     assert told['measured']['state'] == 1.1
     assert runner.model.supernet.derive().layers == spec.layers
     assert load_checkpoint_file(tmp_path / 'work/searched.pth')
@@ -169,7 +173,7 @@ def test_a_correction_that_makes_it_worse_is_taken_back(make_search, monkeypatch
 
     def measure(specs, model, predicted_ms):
         before.append(specs[0])
-        took = model.budget.budget_ms * (0.95 if len(before) == 1 else 2.0)
+        took = model.budget.budget_ms * (1.1 if len(before) == 1 else 2.0)
         return [Promise(predicted_ms, took, 0.01, 99, 1.0, (1, 1), took, (took, took))]
 
     monkeypatch.setattr(finish, 'measure_subnets', measure)
