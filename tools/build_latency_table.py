@@ -98,7 +98,7 @@ def main() -> None:
     print(summary(table) + '\n\n' + space_summary(table, space))
     if table.validation:
         print('\n' + table.validation.describe())
-        if doubts := doubt(table):
+        if doubts := doubt(LatencyTable.load(path)):
             print(doubts)
         plot_validation(table, picture := Path(path).with_suffix('.png'))
         print(f'wrote {picture}')
