@@ -61,10 +61,10 @@ def settle_norms(module: nn.Module, x: Tensor) -> None:
     the last bias shows in the output.
 
     Args:
-        module: In eval mode, as which it is left.
+        module: Is in eval mode from then on.
         x: Some random inputs, (N, C, H, W).
     """
-    recalibrate(module, [x], module)
+    recalibrate(module.eval(), [x], module)
 
 
 def _block(key: BlockKey) -> nn.Module:
