@@ -64,7 +64,8 @@ def settle_norms(module: nn.Module, x: Tensor) -> None:
         module: Is in eval mode from then on.
         x: Some random inputs, (N, C, H, W).
     """
-    recalibrate(module.eval(), [x], module)
+    module.eval()
+    recalibrate(module, [x], module)
 
 
 def _block(key: BlockKey) -> nn.Module:

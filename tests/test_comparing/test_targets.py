@@ -111,7 +111,7 @@ def test_a_model_that_folding_would_change_stays_as_it_is(tmp_path, monkeypatch)
         ('prunet_p9', 'no network "prunet_p9" in the zoo (gpunet_0, .*; did you mean prunet_p'),
         ('timm:resnet_18', 'timm has no model "resnet_18"; did you mean resnet'),
         ('mmpretrain:resnet18', 'mmpretrain has no model "resnet18"'),
-        ('pyproject.toml', 'pyproject.toml: expected a file that ends in .py, .json, .onnx'),
+        ('pyproject.toml', 'pyproject.toml: expected a file that ends in .py, .json'),
         ('configs/search/prunet_digits.py', 'is a search config, not one network: take the subnet'),
         ('configs/_base_/datasets/digits.py', 'there is no `model` in this config'),
     ],
