@@ -4,7 +4,8 @@ import random
 import pytest
 
 from prunet_mm.errors import ConfigError, PrunetError
-from prunet_mm.latency import LatencyTable, pool
+from prunet_mm.latency import LatencyTable, pool, validation
+from prunet_mm.latency import build as module
 from prunet_mm.latency.build import Plan, build_table
 from prunet_mm.latency.pool import Pool
 from prunet_mm.timing import Settings
@@ -82,7 +83,12 @@ def build(plan, monkeypatch):
     monkeypatch.setattr(Pool, 'network', noticed)
 
     def build(
-        protocol=FIVE_ROUNDS, journal=None, plan=plan, fresh=False, progress=print, **machine
+        protocol=FIVE_ROUNDS,
+        journal=None,
+        plan=plan,
+        fresh=False,
+        progress=lambda done: None,
+        **machine,
     ):
         machine = Machine(**machine)
         build.machine = machine
@@ -318,24 +324,23 @@ def test_no_memory_is_one_sentence(plan, monkeypatch, error):
 
 
 @pytest.fixture
-def near(plan):
+def near(plan, monkeypatch):
     """The plan of a table that is for networks of a share of the slowest one's latency."""
-    return dataclasses.replace(plan, budgets=(0.6,), ratios=True, validate=20)
+    monkeypatch.setattr(module, 'NEAR', 0.1)
+    return dataclasses.replace(plan, budgets=(0.75,), ratios=True, validate=20)
 
 
 def test_whole_networks_are_drawn_near_the_budget(build, plan, near):
     everywhere, here = build(plan=dataclasses.replace(plan, validate=20)), build(plan=near)
     (budget_ms,) = here.validation.near_ms
-    assert budget_ms == pytest.approx(0.6 * here.predict_ms(plan.space.largest()), rel=0.05)
-    assert f'20 random networks near {budget_ms:.4g} ms'.replace('20', '10') in (
-        here.validation.describe()
-    )
+    slowest = plan.space.largest(here.block_ms)
+    assert budget_ms == pytest.approx(0.75 * here.predict_ms(slowest))
+    assert f'10 random networks near {budget_ms:.4g} ms' in here.validation.describe()
 
     def far(table):
-        return sum(abs(ms / budget_ms - 1) for ms in table.validation.measured_ms)
+        return max(abs(ms / budget_ms - 1) for ms in table.validation.measured_ms)
 
     assert far(here) < far(everywhere)
-    assert all(abs(ms / budget_ms - 1) < 0.5 for ms in here.validation.measured_ms)
     assert here.validation.networks[0] in build.machine.networks.values()
 
 
@@ -348,13 +353,13 @@ def test_a_killed_run_goes_on_to_the_same_networks(build, near, tmp_path, dies_a
     assert table.entries == whole.entries
 
 
-def test_it_stops_as_soon_as_its_own_validation_is_good(build, near):
+def test_it_stops_as_soon_as_its_own_validation_is_good(build, near, monkeypatch):
     """With noise of 5 %, a precision of 0.1 % would take thousands of rounds."""
-    patient = Protocol(max_seconds=1000, precision=0.001)
+    # The networks of so small a space are nearly equal.
+    monkeypatch.setattr(validation, 'LEAST_TAU', 0.3)
+    patient = Protocol(max_seconds=100, precision=0.001)
     table = build(patient, plan=near, noise=0.05)
     assert table.validation.good
-    assert table.protocol['seconds'] < 500
-    assert (
-        build(patient, plan=dataclasses.replace(near, validate=8), noise=0.05).protocol['seconds']
-        >= 1000
-    )
+    assert table.protocol['seconds'] < 50
+    few = build(patient, plan=dataclasses.replace(near, validate=8), noise=0.05)
+    assert few.protocol['seconds'] >= 100  # a test on four networks would say little
