@@ -251,8 +251,11 @@ def _fitted(stops: _Stops, samples: Measurement, **head: Any) -> LatencyTable:
     plan, table = stops.plan, _entries_table(stops.plan, samples, **head)
     labels = range(len(plan.blocks), len(plan.blocks) + len(stops.networks))
     networks_ms = [samples.timing(label).latency_ms for label in labels]
-    near_ms = plan.budgets_ms(table) if plan.budgets else None
-    return validated(table, stops.networks, networks_ms, near_ms)
+    table = validated(table, stops.networks, networks_ms)
+    if not plan.budgets or table.validation is None:
+        return table
+    near = dict(near_ms=tuple(plan.budgets_ms(table)))
+    return table.model_copy(update=dict(validation=table.validation.model_copy(update=near)))
 
 
 def _table(stops: _Stops, visits: Sequence[Visit], protocol: dict[str, Any]) -> LatencyTable:

@@ -17,10 +17,7 @@ PRIOR = 0.04
 
 
 def validated(
-    table: LatencyTable,
-    specs: Sequence[NetworkSpec],
-    measured_ms: Sequence[float],
-    near_ms: Sequence[float] | None = None,
+    table: LatencyTable, specs: Sequence[NetworkSpec], measured_ms: Sequence[float]
 ) -> LatencyTable:
     """The table with overhead and scale fitted on the first half, tested on the second.
 
@@ -28,7 +25,6 @@ def validated(
         table: A table without overhead and scale.
         specs: (n,) networks; fewer than two leave the table as it is.
         measured_ms: (n,) what they take as a whole.
-        near_ms: The budgets near which they were drawn.
     """
     half = len(specs) // 2
     if half == 0:
@@ -40,7 +36,6 @@ def validated(
         fitted_on=half,
         predicted_ms=(overhead_ms + scale * predicted_ms[half:]).round(6).tolist(),
         measured_ms=measured_ms[half:].round(6).tolist(),
-        near_ms=near_ms,
         networks=specs[half:],
     )
     return table.model_copy(
