@@ -31,7 +31,7 @@ help:
 	@echo 'PYTHON=python3.12 and VENV=somewhere change the interpreter and the environment.'
 
 demo: $(VENV)/.demo-installed
-	$(PY) tools/build_latency_table.py configs/search/prunet_digits.py
+	$(PY) tools/build_latency_table.py configs/search/prunet_digits.py --max-seconds 60
 	rm -rf work_dirs/demo
 	$(PY) tools/search.py configs/search/prunet_digits.py --work-dir work_dirs/demo
 	$(PY) benchmarks/retrain.py configs/search/prunet_digits.py configs/cls/prunet_digits.py \

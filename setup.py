@@ -33,7 +33,7 @@ setup(
     entry_points={'console_scripts': ['prunet = prunet:main']},
     package_data={
         'prunet_mm': [
-            *('spec/zoo/*.json', 'latency/*.json', 'latency/tables/*.json'),
+            *('spec/zoo/*.json', 'estimates/*.json', 'latency/tables/*.json'),
             'report/templates/*',
             # Links to configs/, tools/ and model-index.yml; a wheel gets what they lead to.
             *(f'.mim/**/*.{suffix}' for suffix in ('py', 'json', 'yml', 'md', 'sh')),

@@ -39,9 +39,9 @@ from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.engine.checkpoint_hook import AtomicCheckpointHook
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.latency import LatencyTable
-from prunet_mm.latency.device import device_name, software
 from prunet_mm.search import hooks, loop, model
 from prunet_mm.spec import SearchSpace
+from prunet_mm.timing.device import device_name, software
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/crash_test.json'

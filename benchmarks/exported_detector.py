@@ -26,7 +26,7 @@ from prunet_mm.engine.files import write_atomic
 from prunet_mm.inference.predictors import Predictor, from_config, from_file
 from prunet_mm.inference.reading import Findings
 from prunet_mm.inference.sources import read_image, test_dataset, test_images
-from prunet_mm.latency.device import device_name, software
+from prunet_mm.timing.device import device_name, software
 
 WARM_UP = 3  # images
 CHECKED = 8

@@ -1,4 +1,4 @@
-"""Fits the latency model of `prunet_mm.latency.roofline` to the published latencies, and tests it.
+"""Fits the model of `prunet_mm.estimates.roofline` to the published latencies, and tests it.
 
 The test leaves one network out, on all devices, fits on the others and predicts it. Writes the
 parameters and the estimated table that come with the package, and a report with every prediction.
@@ -19,8 +19,8 @@ from mmengine.config import Config
 from scipy.optimize import lsq_linear
 
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.latency import published, roofline
-from prunet_mm.latency.roofline import DEVICES, Roofline
+from prunet_mm.estimates import published, roofline
+from prunet_mm.estimates.roofline import DEVICES, Roofline
 from prunet_mm.spec import SearchSpace, load_zoo
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--out', default=ROOT, type=Path, help='root of the tree to write to')
     out = parser.parse_args().out
-    for folder in (TABLES, ROOT / 'benchmarks/results'):
+    for folder in (roofline.PARAMETERS.parent, TABLES, ROOT / 'benchmarks/results'):
         (out / folder.relative_to(ROOT)).mkdir(parents=True, exist_ok=True)
     model, found = report()
     today = datetime.date.today().isoformat()

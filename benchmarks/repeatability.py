@@ -3,7 +3,7 @@
     python benchmarks/repeatability.py [TARGET ...] [--runs 20] [--threads 1]
 
 In each run the network is in a comparison twice, and how far the two medians are apart is the error
-of a comparison of two networks that are equally fast. In a second comparison it takes turns with
+of a comparison of two networks that are equally fast. After that it takes turns with
 `torch.utils.benchmark.Timer`, by the clock that ours are timed by and by its own, which goes on
 while a busy machine computes something else. For an idle machine.
 """
@@ -13,24 +13,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
-from collections.abc import Callable, Sequence
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
 
+from prunet_mm.comparing.benchmark import PROTOCOL, Benchmark
+from prunet_mm.comparing.targets import Subject, load_targets
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.latency.backends import BACKENDS
-from prunet_mm.latency.backends.base import SelfTimed
-from prunet_mm.latency.backends.eager import Eager
-from prunet_mm.latency.benchmark import PROTOCOL, Benchmark
-from prunet_mm.latency.conditions import conditions
-from prunet_mm.latency.device import device_name, software
-from prunet_mm.latency.measure import CpuStopwatch
-from prunet_mm.latency.targets import Subject, load_target
+from prunet_mm.timing import Settings
+from prunet_mm.timing.conditions import conditions
+from prunet_mm.timing.device import device_name, software
+from prunet_mm.timing.engine import CpuStopwatch, Target, deployed
 
 TARGETS = ['configs/cls/prunet_digits.json', 'timm:mobilenetv3_small_100', 'prunet_p0']
 RESULT = Path(__file__).parent / 'results/repeatability.json'
@@ -38,62 +37,49 @@ BARS = dict(twice=0.02, timer=0.03)
 SECONDS = 0.05  # of one visit of torch's timer
 
 
-class Timed(SelfTimed):
-    """A callable that torch's timer times, by its own clock or another one."""
-
-    def __init__(self, call: Callable, threads: int, clock: dict[str, Callable]) -> None:
-        self.call, self.threads, self.clock = call, threads, clock
-
-    def __call__(self, x: Any) -> Any:
-        return self.call(x)
-
-    def samples_ms(self, x: Any) -> list[float]:
-        names = dict(call=self.call, x=x)
-        timer = Timer('call(x)', globals=names, num_threads=self.threads, **self.clock)
-        return [1e3 * time for time in timer.blocked_autorange(min_run_time=SECONDS).times]
+TIMERS = {'timer, same clock': True, 'timer, own clock': False}
 
 
-class OwnClock(Eager):
-    """Eager, timed by torch's timer as it is."""
+def timers(target: Target, threads: int, rounds: int = 20) -> dict[str, float]:
+    """What torch's timer takes for a target, relative to ours: medians over rounds."""
+    watch, ratios = CpuStopwatch(threads), {name: [] for name in TIMERS}
+    names = dict(call=target.steps[0], x=target.inputs[0])
 
-    name = 'timer, own clock'
+    def ours() -> float:
+        until, laps_ms = time.perf_counter() + SECONDS, []
+        while time.perf_counter() < until:
+            laps_ms += watch.laps_ms(target.steps, target.inputs[0])
+        return statistics.median(laps_ms)
 
-    def prepare(self, model: torch.nn.Module, inputs: Sequence, dtype: torch.dtype) -> Timed:
-        return Timed(super().prepare(model, inputs, dtype), self.threads, self.clock())
+    def theirs(same: bool) -> float:
+        clock = dict(timer=watch.clock) if same else {}
+        timer = Timer('call(x)', globals=names, num_threads=threads, **clock)
+        return 1e3 * timer.blocked_autorange(min_run_time=SECONDS).median
 
-    def clock(self) -> dict[str, Callable]:
-        """What the timer is told of a clock."""
-        return {}
-
-
-class SameClock(OwnClock):
-    """Eager, timed by torch's timer by the clock that ours are timed by."""
-
-    name = 'timer, same clock'
-
-    def clock(self) -> dict[str, Callable]:
-        return dict(timer=CpuStopwatch(self.threads).clock)
-
-
-TIMERS = {backend.name: backend for backend in (SameClock, OwnClock)}
+    for _ in range(rounds):
+        calls = {'ours': ours, **{name: partial(theirs, same) for name, same in TIMERS.items()}}
+        found = {name: calls[name]() for name in random.sample([*calls], len(calls))}
+        for name in TIMERS:
+            ratios[name].append(found[name] / found['ours'])
+    return {name: statistics.median(values) for name, values in ratios.items()}
 
 
 def run(subject: Subject, threads: int, max_seconds: float) -> dict:
     """One run on the CPU: how far the network is from itself, and torch's timer from ours."""
-    protocol = replace(PROTOCOL, max_seconds=max_seconds)
-    pair = Benchmark([subject, subject], threads=threads)
-    beside = Benchmark([subject], backends=['eager', *TIMERS], threads=threads)
-    for bench in (pair, beside):
-        bench.run(protocol)
-        if errors := [job.error for job in bench.jobs if job.error]:
-            raise SystemExit(errors[0])
+    settings = Settings(threads=threads)
+    pair = Benchmark([subject, subject], [settings])
+    pair.run(replace(PROTOCOL, max_seconds=max_seconds))
+    if errors := [job.error for job in pair.jobs if job.error]:
+        raise SystemExit(errors[0])
     first_ms, second_ms = (pair.measurement.timing(index).latency_ms for index in (0, 1))
-    ratios = [beside.measurement.ratio(index, 0)[0] for index in (1, 2)]
+    with deployed(settings):
+        target = Target([subject.model], [torch.randn(1, *subject.shape)])
+        ratios = timers(target, threads)
     return {
         'first_ms': first_ms,
         'second_ms': second_ms,
         'twice': second_ms / first_ms - 1,
-        **{name: ratio - 1 for name, ratio in zip(TIMERS, ratios, strict=True)},
+        **{name: ratio - 1 for name, ratio in ratios.items()},
         'rounds': pair.measurement.rounds,
         'load': os.getloadavg()[0],
     }
@@ -119,7 +105,6 @@ def main() -> None:
     parser.add_argument('--max-seconds', type=float, default=20.0, help='of one run')
     parser.add_argument('--out', type=Path, default=RESULT)
     args = parser.parse_args()
-    BACKENDS.update(TIMERS)
     result = dict(
         command=f'python benchmarks/repeatability.py --runs {args.runs} --threads {args.threads} '
         f'--max-seconds {args.max_seconds:g}',
@@ -130,7 +115,7 @@ def main() -> None:
         targets={},
     )
     for target in args.targets:
-        subject = load_target(target)
+        (subject,) = load_targets(target)
         runs = []
         for _ in range(args.runs):
             runs.append(run(subject, args.threads, args.max_seconds))

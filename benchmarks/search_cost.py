@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from prunet_mm.engine.files import write_atomic
-from prunet_mm.latency.device import device_name, keep_freed_memory, software
-from prunet_mm.latency.measure import Protocol, Target, measure, stopwatch_for
 from prunet_mm.models.blocks import build_block
 from prunet_mm.spec import Candidate, Position
 from prunet_mm.supernet import Prunode
+from prunet_mm.timing.device import device_name, keep_freed_memory, software
+from prunet_mm.timing.engine import CpuStopwatch, Protocol, Stop, Target, measure
+from prunet_mm.timing.samples import Measurement
 
 BATCH, CHANNELS, SIZE, KERNEL = 32, 64, 28, 3
 SEPARATE = 8
@@ -113,9 +114,13 @@ def main() -> None:
     }
     # Requires a gradient, as the input of a layer inside a network does.
     inputs = [torch.randn(BATCH, CHANNELS, SIZE, SIZE, requires_grad=True) for _ in range(2)]
-    targets = [Target([(name, step(module))], inputs) for name, module in modules.items()]
+    stops = [
+        Stop([name], lambda module=module: Target([step(module)], inputs))
+        for name, module in modules.items()
+    ]
     protocol = Protocol(passes=2, min_rounds=args.rounds, precision=1.0, max_seconds=600)
-    result = measure(lambda: targets, protocol, stopwatch_for('cpu', args.threads))
+    stopwatch = CpuStopwatch(args.threads)
+    result = Measurement(measure(lambda number: stops, protocol, stopwatch))
     rows = {
         name: dict(saved_bytes=saved_bytes(module, inputs[0]), **_timing(result.timing(name)))
         for name, module in modules.items()
@@ -132,14 +137,14 @@ def main() -> None:
         device=device_name('cpu'),
         threads=args.threads,
         software=software('cpu'),
-        clock=result.clock,
+        clock=stopwatch.name,
         rounds=result.rounds,
         results=rows,
         ratios=ratios,
         bars=BARS,
     )
     write_atomic(args.out, json.dumps(record, indent=2) + '\n')
-    print(f'{result.rounds} rounds, {result.clock}, {args.threads} thread(s); {args.out}')
+    print(f'{result.rounds} rounds, {stopwatch.name}, {args.threads} thread(s); {args.out}')
 
 
 def _timing(timing) -> dict[str, float]:

@@ -118,7 +118,7 @@ def test_wheel_ships_the_data_files_configs_and_tools(root, built):
     assert wheel.stat().st_size < 3e6
     shipped = set(zipfile.ZipFile(wheel).namelist())
     package = root / 'prunet_mm'
-    folders = ('spec/zoo', 'latency', 'latency/tables')
+    folders = ('spec/zoo', 'estimates', 'latency/tables')
     data = [path for folder in folders for path in package.glob(f'{folder}/*.json')]
     assert {path.parent for path in data} == {package / folder for folder in folders}
     assert {str(path.relative_to(root)) for path in [*data, *package.rglob('*.py')]} <= shipped

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Measure models on this device, against each other and against a latency table.
 
-A target is the path of a config of a classifier or detector (.py), of a network that a search wrote
-(.json) or of an ONNX model (.onnx); a network of the zoo; or a model of timm or mmpretrain, by its
-name or as timm:NAME and mmpretrain:NAME. Without one, the two smallest networks of the zoo are
+A target is the path of a config of a classifier or detector (.py), or of a network that a search
+wrote (.json); a network of the zoo; or a model of timm or mmpretrain, by its name or as timm:NAME
+and mmpretrain:NAME. Without one, the two smallest networks of the zoo are
 timed. Weights are random: nothing is downloaded. Of a detector the backbone is timed, at the size
 of the detector's images, or with --whole all of it, without and with post-processing.
 
@@ -14,22 +14,24 @@ down spoils no comparison. Ratios are to the first row of the same batch, round 
 """
 
 import argparse
+import json
 import re
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 
 from prunet_mm.engine.cli import require_output, run
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.engine.progress import progress_bar
 from prunet_mm.errors import ConfigError, PrunetError
-from prunet_mm.latency import LatencyTable, check_device
-from prunet_mm.latency.backends import require
-from prunet_mm.latency.cli import Settings, add_measuring_arguments
-from prunet_mm.latency.conditions import conditions
-from prunet_mm.latency.device import device_name, require_device, software
+from prunet_mm.latency import LatencyTable
+from prunet_mm.timing import Settings
+from prunet_mm.timing.arguments import add_measuring_arguments, chosen, header
+from prunet_mm.timing.conditions import conditions, drift_sentence
+from prunet_mm.timing.device import device_name, software
 
 DEFAULT_TARGETS = ['prunet_p0', 'prunet_p1']
-DEFAULTS = Settings(backend=(), batch=(1,), max_seconds=20.0)
+DEFAULTS = dict(backend=('eager',), batch=(1,), max_seconds=20.0)
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,9 +70,9 @@ def parse_args() -> argparse.Namespace:
         '--table', metavar='PATH', help='also print what this latency table predicts'
     )
     parser.add_argument('--json', metavar='PATH', help='also write the results as JSON records')
-    parser.add_argument('--csv', metavar='PATH', help='also write them as CSV')
     parser.add_argument('--plot', metavar='PATH', help='also draw them as PNG')
-    add_measuring_arguments(parser, DEFAULTS, "those of --table's file", compare=True)
+    source = "those of --table's file"
+    add_measuring_arguments(parser, source, compare=True, max_seconds=DEFAULTS['max_seconds'])
     return parser.parse_args()
 
 
@@ -85,21 +87,24 @@ def size(text: str) -> tuple[int, int]:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    for option, suffix in dict(json='.json', csv='.csv', plot='.png').items():
+    for option, suffix in dict(json='.json', plot='.png').items():
         if path := getattr(args, option):
             require_output(path, f'--{option}', suffix)
     if args.plot and find_spec('matplotlib') is None:
         raise ConfigError('--plot needs matplotlib, which is not installed: pip install matplotlib')
     table = LatencyTable.load(args.table) if args.table else None
-    settings = choose_settings(args, table)
-    require_device(settings.device)
-    require(settings.backend, settings.device, settings.dtype)
+    found = choose(args, table)
+    pairs = product(found['backend'], found['batch'])
+    common = {name: found[name] for name in ('device', 'dtype', 'threads')}
+    settings = [Settings(**common, backend=backend, batch=batch) for backend, batch in pairs]
+    for one in settings:
+        one.require()
 
     # Only now, since they import torch.
-    from prunet_mm.latency.benchmark import PROTOCOL, Benchmark
-    from prunet_mm.latency.detector import versions
-    from prunet_mm.latency.results import FAILED, as_csv, as_json, as_text, records
-    from prunet_mm.latency.targets import load_targets
+    from prunet_mm.comparing.benchmark import PROTOCOL, Benchmark
+    from prunet_mm.comparing.results import FAILED, as_text, records
+    from prunet_mm.comparing.targets import load_targets
+    from prunet_mm.detection.post_processing import versions
 
     interrupted = False
     with progress_bar('loading') as progress:
@@ -107,33 +112,25 @@ def main() -> None:
         for target in args.targets:
             progress(0.0, f'loading {target}')
             subjects += load_targets(target, args.part, args.input_size)
-        bench = Benchmark(
-            subjects,
-            settings.device,
-            settings.backend or None,
-            settings.dtype,
-            settings.batch,
-            settings.threads,
-        )
+    bench = Benchmark(subjects, settings)
     specs = [job.subject.spec for job in bench.jobs]
     predicted_ms = [table.predict_ms(spec) if table and spec else None for spec in specs]
-    settings = replace(settings, backend=tuple(dict.fromkeys(job.backend for job in bench.jobs)))
-    print(settings.header(), flush=True)
+    print(header(settings), flush=True)
+    how = {name: found[name] for name in ('precision', 'max_seconds')}
     with progress_bar('measuring') as progress:
         try:
-            protocol = replace(
-                PROTOCOL, precision=settings.precision, max_seconds=settings.max_seconds
-            )
-            bench.run(protocol, progress)
+            bench.run(replace(PROTOCOL, **how), progress)
         except KeyboardInterrupt:
             interrupted = True
-    state = conditions(settings.device)
+    state, measurement = conditions(found['device']), bench.measurement
+    clocks = [*bench.clocks, *(f'{name} {value}' for name, value in state.items())]
     print(
-        f'clocks    {", ".join(f"{name} {value}" for name, value in state.items()) or "unknown"}\n'
+        f'clocks    {", ".join(clocks) or "unknown"}\n'
+        f'drift     rounds took {drift_sentence(measurement.speeds())}\n'
         'protocol  norms folded, random weights and images, outputs checked, targets take turns '
-        f'in {bench.measurement.rounds} shuffled rounds; medians of {bench.measurement.clock}'
+        f'in {measurement.rounds} shuffled rounds; medians of {bench.stopwatch.name}'
     )
-    installed = software(settings.device, settings.backend)
+    installed = software(found['device'], found['backend'])
     if any(subject.after for subject in subjects):
         installed |= (post := versions())
         print(
@@ -143,23 +140,22 @@ def main() -> None:
         )
     print()
     about = dict(
-        device=device_name(settings.device),
+        device=device_name(found['device']),
         software=installed,
         conditions=state,
-        clock=bench.measurement.clock,
+        clocks=bench.clocks,
+        clock=bench.stopwatch.name,
     )
-    rows = records(bench, settings.precision, about)
+    rows = records(bench, found['precision'], about)
     if table:
         print(f'predicted by {args.table}, {table.describe()}\n')
         for row, value_ms in zip(rows, predicted_ms, strict=True):
             row |= dict(predicted_ms=value_ms, predicted_kind=table.kind)
-    print(as_text(rows, settings.precision, table and table.kind))
+    print(as_text(rows, found['precision'], table and table.kind))
     if args.json:
-        write_atomic(args.json, as_json(rows))
-    if args.csv:
-        write_atomic(args.csv, as_csv(rows))
+        write_atomic(args.json, json.dumps(rows, indent=2, allow_nan=False) + '\n')
     if args.plot:
-        from prunet_mm.latency.plot import plot
+        from prunet_mm.comparing.plot import plot
 
         plot(bench, rows, about['device'], args.plot)
     if interrupted:
@@ -168,10 +164,10 @@ def main() -> None:
         raise PrunetError(f'{failed} of {len(rows)} rows failed; the table says why')
 
 
-def choose_settings(args: argparse.Namespace, table: LatencyTable | None) -> Settings:
+def choose(args: argparse.Namespace, table: LatencyTable | None) -> dict:
     """How to measure, so that it can be compared with the table if there is one."""
     if table is None:
-        return DEFAULTS.updated(vars(args))
+        return chosen(DEFAULTS, vars(args))
     if table.kind == 'estimated':
         raise ConfigError(
             f'{args.table} is estimated, by a protocol that nothing is measured by here: '
@@ -180,14 +176,18 @@ def choose_settings(args: argparse.Namespace, table: LatencyTable | None) -> Set
     known = dict(
         backend=(table.backend,), dtype=table.dtype, batch=(table.batch,), threads=table.threads
     )
-    settings = DEFAULTS.updated(known, vars(args))
-    if any(getattr(settings, name) != value for name, value in known.items()):
+    found = chosen(DEFAULTS, known, vars(args))
+    if any(found[name] != value for name, value in known.items()):
         raise ConfigError(
-            f'{args.table} is of {table.backend}, {table.dtype}, batch {table.batch} and '
-            f'{table.threads} CPU threads: with --table no other ones can be given'
+            f'{args.table} is of {table.settings().words}: with --table no other ones can be given'
         )
-    check_device(table, settings.device)
-    return settings
+    if table.device != (here := device_name(found['device'])):
+        print(
+            f'warning   {args.table} is of {table.device}, but this is {here}: what it predicts '
+            'does not hold here',
+            flush=True,
+        )
+    return found
 
 
 if __name__ == '__main__':

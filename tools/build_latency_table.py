@@ -9,22 +9,23 @@ interrupted or killed goes on where it was when the same command is given again.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from prunet_mm.engine.cli import load_config, require_output, run
 from prunet_mm.engine.progress import progress_bar
 from prunet_mm.errors import ConfigError
 from prunet_mm.latency import LatencyTable
-from prunet_mm.latency.cli import (
-    Settings,
-    add_measuring_arguments,
-    at_least,
-    space_summary,
-)
+from prunet_mm.latency.summary import space_summary
 from prunet_mm.latency.table import shipped
+from prunet_mm.search.latency_settings import doubt, require_known
 from prunet_mm.spec import SearchSpace
+from prunet_mm.timing import Settings
+from prunet_mm.timing.arguments import add_measuring_arguments, at_least, chosen, header
+from prunet_mm.timing.settings import require_number
 
-DEFAULTS = Settings(batch=64)
+DEFAULTS = dict(batch=64, max_seconds=180.0)
+BUSY = 0.02  # share of its time that a block may wait for a core before that is said
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fresh', action='store_true', help='start anew where an interrupted run could go on'
     )
-    add_measuring_arguments(parser, DEFAULTS, 'those in `latency` of the config')
+    add_measuring_arguments(parser, 'those in `latency` of the config', **DEFAULTS)
     return parser.parse_args()
 
 
@@ -65,34 +66,28 @@ def main() -> None:
         raise ConfigError(f'{args.config}: there is no search space: the config has to set `space`')
     space = SearchSpace.from_dict(config.space, source=f'{args.config}: space')
     latency = config.get('latency', config.get('model', {}).get('latency', {}))
+    require_known(latency)
     path = output_path(args, latency.get('table'))
-    settings = DEFAULTS.updated(latency, vars(args))
+    found = chosen(DEFAULTS, latency, vars(args))
+    protocol = {name: found.pop(name) for name in ('precision', 'max_seconds')}
+    settings = Settings(**found)
+    settings.require()
 
     # Only now, since they import torch.
     from prunet_mm.latency.build import Plan, build_table
     from prunet_mm.latency.chains import MOST
-    from prunet_mm.latency.measure import Protocol
     from prunet_mm.latency.validate import plot_validation
+    from prunet_mm.timing.engine import Protocol
 
-    plan = Plan(
-        space,
-        settings.device,
-        settings.backend,
-        settings.dtype,
-        settings.batch,
-        settings.threads,
-        widths=1.0 if args.full else MOST,
-        validate=args.validate,
-    )
-    plan.require()
-    protocol = Protocol(precision=settings.precision, max_seconds=settings.max_seconds)
+    widths = 1.0 if args.full else MOST
+    plan = Plan(space, settings, widths, args.validate, **wanted(latency))
     journal = Path(f'{path}.journal')
-    print(settings.header(), flush=True)
+    print(header([settings]), flush=True)
     if journal.exists() and not args.fresh:
         print(f'going on  with what an interrupted run has measured: {journal}', flush=True)
     with progress_bar(f'measuring the blocks of {space.name}') as progress:
         try:
-            table = build_table(plan, protocol, journal, args.fresh, progress)
+            table = build_table(plan, Protocol(**protocol), journal, args.fresh, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f'interrupted: {path} was not written; what was measured is in {journal}, and the '
@@ -103,9 +98,22 @@ def main() -> None:
     print(summary(table) + '\n\n' + space_summary(table, space))
     if table.validation:
         print('\n' + table.validation.describe())
+        if doubts := doubt(LatencyTable.load(path)):
+            print(doubts)
         plot_validation(table, picture := Path(path).with_suffix('.png'))
         print(f'wrote {picture}')
     print(f'wrote {path}')
+
+
+def wanted(latency: Mapping) -> dict:
+    """Near which latencies networks are timed as a whole: the config's budgets."""
+    for name in ('budget_ms', 'budget_ratio', 'targets_ms'):
+        if (asked := latency.get(name)) is not None:
+            budgets = tuple(asked) if isinstance(asked, (list, tuple)) else (asked,)
+            for budget in budgets:
+                require_number(name, budget, float)
+            return dict(budgets=budgets, ratios=name == 'budget_ratio')
+    return {}
 
 
 def output_path(args: argparse.Namespace, table: str | None) -> str:
@@ -133,6 +141,12 @@ def summary(table: LatencyTable) -> str:
         f'shuffled rounds, {protocol["seconds"]:.0f} s; medians of {protocol["clock"]}',
         f'drift     {least:.3f} to {most:.3f}, divided out; of {protocol["anchor"]}',
     ]
+    lines += [f'clocks    {said}' for said in protocol.get('clocks', ())]
+    if (waited := protocol['waited_for_a_core']) > BUSY:
+        lines.append(
+            f'busy      blocks waited for a core {waited:.0%} of their time, since other processes '
+            'had it: measure on an idle machine'
+        )
     if table.validation:
         lines.append(
             f'network   {table.network_overhead_ms:+.3f} ms and {table.network_scale:.3f} times '

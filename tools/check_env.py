@@ -109,19 +109,18 @@ def runs_on(capability: tuple[int, int], archs: Sequence[str]) -> bool:
     return False
 
 
-def cpu_model() -> str:
-    """Return the processor's name, as the system gives it."""
+def cpu() -> str:
+    """Return the processor's name, and how many cores there are for a process."""
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()
+        from prunet_mm.timing.device import cores, cpu_name
+    except ImportError:  # a version does not fit
+        return f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores'
+    return f'{cpu_name()}, {cores()} cores'
 
 
 def device_rows() -> Iterator[Row]:
     """Report the CPU and, where torch imports, its threads and every CUDA card."""
-    yield True, 'CPU', f'{cpu_model()}, {os.cpu_count()} cores'
+    yield True, 'CPU', cpu()
     torch = sys.modules.get('torch')
     if torch is None:
         return

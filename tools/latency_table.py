@@ -41,8 +41,8 @@ def parse_args() -> argparse.Namespace:
 
 def print_table(args: argparse.Namespace) -> None:
     """Header, a row per kind of block, and which hidden widths were measured."""
+    from prunet_mm.engine.text import text_table
     from prunet_mm.latency import LatencyTable
-    from prunet_mm.latency.cli import text_table
 
     table = LatencyTable.load(args.table)
     print(f'table       {table.source}, {len(table.entries)} blocks')
@@ -151,9 +151,9 @@ def print_difference(args: argparse.Namespace) -> None:
     """New over old: per op and over all, and the blocks that differ most."""
     import numpy as np
 
+    from prunet_mm.engine.text import text_table
     from prunet_mm.errors import LatencyTableError
     from prunet_mm.latency import LatencyTable
-    from prunet_mm.latency.cli import text_table
     from prunet_mm.latency.table import readable
 
     tables = [LatencyTable.load(path) for path in (args.old, args.new)]

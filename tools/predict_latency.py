@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +65,8 @@ def main() -> None:
     name = args.device or 'v100'
     batches = [whole_number(text) for text in args.batch or ['1']]
 
+    from prunet_mm.estimates.roofline import Roofline, estimated_table, find_device
     from prunet_mm.latency import LatencyTable
-    from prunet_mm.latency.roofline import estimated_table, find_device
 
     device = find_device(name)
     if args.save_table:
@@ -73,11 +75,13 @@ def main() -> None:
             raise ConfigError('--save-table takes one search config and one --batch')
         table = estimated_table(load_space(args.targets[0]), device, batches[0])
         table.save(args.save_table)
-    specs = [named for target in args.targets for named in load_target(target)]
     if args.table:
-        records = by_table(specs, LatencyTable.load(args.table))
+        known = LatencyTable.load(args.table)
+        cost = known.block_ms
     else:
-        records = by_roofline(specs, name, batches)
+        cost = partial(Roofline.load().block_ms, device=device, batch=batches[0])
+    specs = [named for target in args.targets for named in load_target(target, cost)]
+    records = by_table(specs, known) if args.table else by_roofline(specs, name, batches)
     if args.json:
         print(json.dumps(records, indent=2))
     else:
@@ -98,8 +102,11 @@ def is_config(target: str) -> bool:
     return target.endswith('.py') or shipped_config(target, 'search') is not None
 
 
-def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
-    """The networks that a target stands for, with what to call them."""
+def load_target(target: str, cost: Callable) -> list[tuple[str, NetworkSpec]]:
+    """The networks that a target stands for, with what to call them.
+
+    A space stands for its fastest and its slowest network, by the ``cost`` of a block in ms.
+    """
     from prunet_mm.spec import NetworkSpec, load_zoo
 
     if not is_config(target):
@@ -108,7 +115,9 @@ def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
     config = load_config(target, first='search')
     if 'space' in config:
         space = load_space(target)
-        return [(f'{target}: {end.name}', end) for end in (space.smallest(), space.largest())]
+        return [
+            (f'{target}: {end.name}', end) for end in (space.smallest(cost), space.largest(cost))
+        ]
     model = config.get('model', {})
     backbone = model.get('backbone', {})
     classifier = model.get('type', '').endswith('Classifier')
@@ -133,8 +142,8 @@ def by_roofline(
     specs: list[tuple[str, NetworkSpec]], name: str, batches: list[int]
 ) -> list[dict[str, object]]:
     """A record per network and batch, by the model of the device."""
-    from prunet_mm.latency.published import find_published
-    from prunet_mm.latency.roofline import Roofline, find_device, load_fit
+    from prunet_mm.estimates.published import find_published
+    from prunet_mm.estimates.roofline import Roofline, find_device, load_fit
 
     model, device, fit = Roofline.load(), find_device(name), load_fit()
     return [
@@ -146,7 +155,7 @@ def by_roofline(
             batch=batch,
             latency_ms=round(model.predict_ms(spec, device, batch), 4),
             kind='estimated',
-            source='prunet_mm.latency.roofline',
+            source='prunet_mm.estimates.roofline',
             backend=fit['backend'],
             dtype='float16',
             protocol=fit['protocol'],
@@ -182,7 +191,7 @@ def header(record: dict[str, object], args: argparse.Namespace) -> str:
     if args.table:
         kind = 'ESTIMATED' if record['kind'] == 'estimated' else 'a sum of measured blocks'
         return f'{kind}: table {args.table}, {record["protocol"]}'
-    from prunet_mm.latency.roofline import load_fit
+    from prunet_mm.estimates.roofline import load_fit
 
     fit = load_fit()
     return (
@@ -196,7 +205,7 @@ def header(record: dict[str, object], args: argparse.Namespace) -> str:
 
 def rows(records: list[dict[str, object]]) -> str:
     """A row per record, aligned."""
-    from prunet_mm.latency.cli import text_table
+    from prunet_mm.engine.text import text_table
 
     kind = 'ESTIMATED' if records[0]['kind'] == 'estimated' else 'predicted'
     published = any(record.get('published_ms') for record in records)

@@ -22,11 +22,11 @@ from prunet_mm.deploy.network import (
     spec_metadata,
 )
 from prunet_mm.deploy.suppression import SUPPRESSIONS
+from prunet_mm.detection.post_processing import has_plain_head
 from prunet_mm.errors import ConfigError
 from prunet_mm.inference.metadata import OUTPUTS, Usage
 from prunet_mm.inference.preparing import preparation_of
 from prunet_mm.inference.reading import Selection
-from prunet_mm.latency.detector import has_plain_head
 from prunet_mm.models import PRUNet
 
 if TYPE_CHECKING:

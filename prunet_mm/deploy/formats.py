@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from prunet_mm.deploy.network import Network
 from prunet_mm.errors import ConfigError
+from prunet_mm.models.onnx import onnx_model, quiet
 from prunet_mm.version import __version__
 
 INPUT = 'input'
@@ -36,18 +34,14 @@ def to_onnx(network: Network, opset: int = OPSET) -> bytes:
     """
     import onnx
 
-    with _quiet():
-        program = torch.onnx.export(
-            network.module,
-            (_example(network),),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=list(network.outputs),
-            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-            verbose=False,
-        )
-    model = program.model_proto
+    model = onnx_model(
+        network.module,
+        _example(network),
+        opset_version=opset,
+        input_names=[INPUT],
+        output_names=list(network.outputs),
+        dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+    )
     graph = model.graph
     for value in [*graph.input, *graph.output]:
         # torch 2.6 names it by itself.
@@ -110,7 +104,7 @@ def to_torchscript(network: Network, opset: int = OPSET) -> bytes:
     """
     file = io.BytesIO()
     metadata = dict(network.metadata, producer=f'prunet_mm {__version__}', outputs=network.outputs)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         traced = torch.jit.trace(network.module, _example(network), check_trace=False)
         torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
     return file.getvalue()
@@ -118,7 +112,7 @@ def to_torchscript(network: Network, opset: int = OPSET) -> bytes:
 
 def load_torchscript(data: bytes) -> Call:
     """A TorchScript archive, on the CPU."""
-    with _quiet():
+    with quiet():
         loaded = torch.jit.load(io.BytesIO(data))
 
     def call(x: Tensor) -> list[Tensor]:
@@ -210,16 +204,3 @@ def require_opset(opset: int) -> int:
 def _example(network: Network) -> Tensor:
     # A batch of 1 would be taken for a constant.
     return torch.randn(2, *network.shape)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leaves out what torch says of its own insides; what it makes is checked anyway."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(level)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import getpass
 import os
 import shlex
 import signal
@@ -45,6 +46,7 @@ def run(main: Callable[[], None]) -> None:
     Exits with 2 after bad input and with 130 after Ctrl-C, where the text of the
     `KeyboardInterrupt`, if it has one, is the line. Anything else is a defect and propagates.
     """
+    _name_the_user()
     try:
         main()
     except KeyboardInterrupt as interrupt:
@@ -54,6 +56,17 @@ def run(main: Callable[[], None]) -> None:
         if sentence is None:
             raise
         _exit(f'error: {sentence}', EXIT_BAD_INPUT)
+
+
+def _name_the_user() -> None:
+    """Names a user whom the system does not know, as containers run programs.
+
+    Torch asks for the name, for a folder of its compiler, and fails where there is none.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ['USER'] = f'uid{os.getuid()}'
 
 
 @contextlib.contextmanager

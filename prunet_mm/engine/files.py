@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunet_mm.errors import PrunetError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
@@ -49,3 +54,14 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes one of matplotlib's figures as PNG, in one step.
+
+    Raises:
+        PrunetError: It cannot be written; what was there before is intact.
+    """
+    image = io.BytesIO()
+    figure.savefig(image, format='png')
+    write_atomic(path, image.getvalue())

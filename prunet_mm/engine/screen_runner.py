@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from prunet_mm.engine.screen import Screen
-from prunet_mm.latency.device import device_name
+from prunet_mm.timing.device import device_name
 
 
 class ScreenRunner(Runner):

@@ -150,7 +150,7 @@ def from_config(cfg: Config, checkpoint: str) -> Predictor:
     # Here, since those import what exported files need of this package.
     from prunet_mm.deploy.detector import model_of
     from prunet_mm.deploy.network import build_network, class_names, is_detector, load
-    from prunet_mm.latency.detector import has_plain_head
+    from prunet_mm.detection.post_processing import has_plain_head
 
     if not is_detector(cfg):
         network = build_network(cfg, 'model', checkpoint)

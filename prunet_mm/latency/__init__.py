@@ -1,6 +1,6 @@
-"""What networks cost on a device. Importing it imports no torch; `measure` and `build` need it."""
+"""What the blocks of a search space cost on a device, as a table. Importing it imports no torch."""
 
-from prunet_mm.latency.device import check_device
-from prunet_mm.latency.table import Entry, LatencyTable, Validation
+from prunet_mm.latency.table import Entry, LatencyTable
+from prunet_mm.latency.validation import Validation
 
-__all__ = ['Entry', 'LatencyTable', 'Validation', 'check_device']
+__all__ = ['Entry', 'LatencyTable', 'Validation']

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunet_mm.errors import LatencyTableError
-from prunet_mm.latency.table import Entry, LatencyTable
+from prunet_mm.latency.table import SHARED, Entry, LatencyTable
 from prunet_mm.spec import BlockKey
 
-# A latency means nothing without these: tables that differ in one have no common table.
-SHARED = ('kind', 'device', 'backend', 'dtype', 'batch', 'threads')
 FIT = ('network_overhead_ms', 'network_scale', 'validation')
 
 

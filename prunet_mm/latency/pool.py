@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunet_mm.errors import PrunetError
-from prunet_mm.latency.agreement import check
-from prunet_mm.latency.backends import Backend
-from prunet_mm.latency.backends.base import SelfTimed
-from prunet_mm.latency.memory import available_bytes
-from prunet_mm.latency.network import build_deployed_block, build_deployed_network
+from prunet_mm.latency.network import deployed_block, deployed_network
 from prunet_mm.latency.table import readable
 from prunet_mm.spec import BlockKey, NetworkSpec
+from prunet_mm.timing import Settings
+from prunet_mm.timing.agreement import check
+from prunet_mm.timing.backends import find_backend
+from prunet_mm.timing.engine import Stop, Target
+from prunet_mm.timing.memory import free_bytes
 
 INPUTS = 4
 
@@ -29,72 +29,69 @@ class Pool:
     are prepared again each time.
 
     Args:
-        backend: What runs them.
-        dtype: 'float32', 'float16' or 'bfloat16'.
-        batch: Images per pass.
+        settings: What runs them, and how.
 
     Raises:
         PrunetError: What a backend made of a block computes something else; by all methods.
     """
 
-    def __init__(self, backend: Backend, dtype: str, batch: int) -> None:
-        self.backend = backend
-        self.dtype = getattr(torch, dtype)
-        self.batch = batch
-        self.ready: dict[BlockKey | int, Callable] = {}
-        self.reserve = free_bytes(backend.device) // 2
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.backend = find_backend(settings.backend)(settings.device, settings.threads)
+        self.dtype = getattr(torch, settings.dtype)
+        self.ready: dict[Hashable, Callable] = {}
+        self.reserve = free_bytes(settings.device) // 2
         self.kept = 0
 
-    def block(self, key: BlockKey) -> Callable:
-        """What runs a block: maps (batch, in, H, W) to its output."""
-        return self._get(key, readable(key), lambda: build_deployed_block(key), key)
+    def target(self, keys: Sequence[BlockKey], inputs: Sequence[Any] | None = None) -> Target:
+        """A chain of blocks, from (batch, in, H, W) of the first one to the output of the last."""
+        steps = [self._get(key, readable(key), lambda k=key: deployed_block(k), key)
+                 for key in keys]  # fmt: skip
+        return Target(steps, inputs or self.inputs(keys[0]))
 
-    def network(self, name: int, spec: NetworkSpec) -> Callable:
-        """What runs a whole network, kept under a name: maps (batch, C, H, W) to its output."""
-        build = partial(build_deployed_network, spec)
-        return self._get(name, 'a random network', build, spec.block_keys()[0])
+    def network(
+        self, label: Hashable, spec: NetworkSpec, inputs: Sequence[Any] | None = None
+    ) -> Stop:
+        """A stop at a whole network: maps (batch, C, H, W) to its output."""
+        first = spec.block_keys()[0]
+
+        def target() -> Target:
+            step = self._get(label, spec.name, lambda: deployed_network(spec), first)
+            return Target([step], inputs or self.inputs(first))
+
+        return Stop([label], target)
 
     def inputs(self, key: BlockKey) -> list[Any]:
         """Random inputs of a block: several, so that it does not find its input in the cache.
 
         Never zeros, which some hardware multiplies faster or at less power.
         """
-        return [self.backend.convert(self._input(key), self.dtype) for _ in range(INPUTS)]
-
-    def _input(self, key: BlockKey) -> Tensor:
-        return torch.randn(self.batch, key.in_channels, key.height, key.width)
+        shape = self.settings.batch, key.in_channels, *key.size
+        return [self.backend.convert(torch.randn(shape), self.dtype) for _ in range(INPUTS)]
 
     def _get(
-        self, key: BlockKey | int, name: str, build: Callable[[], nn.Module], first: BlockKey
+        self, label: Hashable, name: str, build: Callable[[], nn.Module], first: BlockKey
     ) -> Callable:
-        if key in self.ready:
-            return self.ready[key]
-        module, x = build(), self._input(first)
+        if label in self.ready:
+            return self.ready[label]
+        module, x = build(), torch.randn(self.settings.batch, first.in_channels, *first.size)
         converted = self.backend.convert(x, self.dtype)
         ready = self.backend.prepare(module, [converted], self.dtype)
         try:
-            check(ready(converted), module(x), str(self.dtype).removeprefix('torch.'))
+            check(ready(converted), module(x), self.settings.dtype)
         except PrunetError as error:
-            raise PrunetError(f'{name} on {self.backend.name}: {error}') from error
-        if not isinstance(ready, SelfTimed):
-            ready(converted)  # TorchScript watches the first call, and compiles in the second
+            raise PrunetError(f'{name} on {self.settings.backend}: {error}') from error
+        ready(converted)  # TorchScript watches the first call, and compiles in the second
         if self._fits(sum(weight.nbytes for weight in module.parameters())):
-            self.ready[key] = ready
+            self.ready[label] = ready
         return ready
 
     def _fits(self, size: int) -> bool:
         """Whether what was just prepared, of that many bytes of weights, can stay."""
-        if self.backend.device != 'cpu':  # where a graph may take more than its weights
-            return free_bytes(self.backend.device) >= self.reserve
+        if self.settings.device != 'cpu':  # where a graph may take more than its weights
+            return free_bytes(self.settings.device) >= self.reserve
         # Here the system lends what is free to files, so that it says little later on.
         if self.kept + size > self.reserve:
             return False
         self.kept += size
         return True
-
-
-def free_bytes(device: str) -> int:
-    """Memory that can still be had, in bytes; 2 GiB where the system does not say."""
-    if device != 'cpu':
-        return torch.cuda.mem_get_info(device)[0]
-    return available_bytes() or 2 * 2**30

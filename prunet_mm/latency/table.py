@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.errors import LatencyTableError, SpecError
-from prunet_mm.latency.isotonic import isotonic
+from prunet_mm.latency.validation import Milliseconds, Validation
 from prunet_mm.spec import BlockKey, NetworkSpec
 from prunet_mm.spec.kernels import INVERTED
 from prunet_mm.spec.validation import (
@@ -32,14 +32,14 @@ from prunet_mm.spec.validation import (
     problem,
     shown,
 )
+from prunet_mm.timing.settings import DTYPES, Settings
 
 SCHEMA_VERSION = 1
+# A latency means nothing without these.
+SHARED = ('kind', 'device', 'backend', 'dtype', 'batch', 'threads')
 TABLES = Path(__file__).with_name('tables')
 COMMAND = 'python tools/build_latency_table.py CONFIG --out {path}'
 
-Milliseconds = Annotated[
-    float, Field(gt=0, allow_inf_nan=False), expecting('a positive number of milliseconds')
-]
 Spread = Annotated[
     float, Field(ge=0, allow_inf_nan=False), expecting('a number of milliseconds, 0 or more')
 ]
@@ -85,57 +85,6 @@ class Entry(Spec):
         return BlockKey(*(getattr(self, field) for field in BlockKey._fields))
 
 
-class Validation(Spec):
-    """Whole networks, drawn from the space at random: the table's prediction against the clock.
-
-    Attributes:
-        fitted_on: Number of *other* networks that the table's ``network_overhead_ms`` and
-            ``network_scale`` were fitted on.
-        predicted_ms: The prediction for each network.
-        measured_ms: Its measured median, in the same order.
-    """
-
-    fitted_on: NonNegativeInt
-    predicted_ms: Many[Milliseconds]
-    measured_ms: Many[Milliseconds]
-
-    @model_validator(mode='after')
-    def _one_of_each(self) -> Validation:
-        predicted, measured = len(self.predicted_ms), len(self.measured_ms)
-        if predicted != measured:
-            raise problem((), f'{predicted} latencies are predicted and {measured} are measured')
-        return self
-
-    @property
-    def errors(self) -> np.ndarray:
-        """Predicted over measured, less 1, of each network."""
-        return np.divide(self.predicted_ms, self.measured_ms) - 1
-
-    @property
-    def tau(self) -> float | None:
-        """Kendall's rank correlation, tau-b: 1 where all are put in order; None of equal ones.
-
-        After *The Treatment of Ties in Ranking Problems* (Kendall, 1945).
-        """
-        predicted, measured = (
-            np.sign(np.subtract.outer(values, values))
-            for values in (self.predicted_ms, self.measured_ms)
-        )
-        pairs = np.sqrt((predicted**2).sum() * (measured**2).sum())
-        return float((predicted * measured).sum() / pairs) if pairs else None
-
-    def describe(self) -> str:
-        """Mean absolute error, bias, worst error and rank correlation in one line."""
-        errors = self.errors
-        known = 'undefined' if self.tau is None else f'{self.tau:.3f}'
-        ranks = f', Kendall tau {known}' if len(errors) > 1 else ''
-        return (
-            f'{len(errors)} random networks, predicted against measured: mean absolute error '
-            f'{np.abs(errors).mean():.1%}, bias {errors.mean():+.1%}, '
-            f'worst {errors[np.abs(errors).argmax()]:+.1%}{ranks}'
-        )
-
-
 class LatencyTable(Spec):
     """Latencies of blocks on one device, and where they are from.
 
@@ -160,7 +109,7 @@ class LatencyTable(Spec):
     kind: Annotated[Literal['measured', 'estimated'], expecting('"measured" or "estimated"')]
     device: Name
     backend: Name
-    dtype: Name
+    dtype: Annotated[Literal[DTYPES], expecting(f'one of {", ".join(DTYPES)}')]
     batch: PositiveInt
     threads: PositiveInt
     software: JsonObject
@@ -173,8 +122,8 @@ class LatencyTable(Spec):
     _source: str = PrivateAttr('this latency table')
 
     def __hash__(self) -> int:
-        """Hashes device and entries."""
-        return hash((self.device, self.digest))
+        """Hashes what it is of, and its entries."""
+        return hash(self.digest)
 
     @model_validator(mode='after')
     def _each_block_once(self) -> LatencyTable:
@@ -183,6 +132,16 @@ class LatencyTable(Spec):
             if entry.key in seen:
                 raise problem(('entries', index), f'{readable(entry.key)} is there twice')
             seen.add(entry.key)
+        # Below zero only where whole networks were measured, some of which fit into a cache.
+        found = self.validation
+        least_ms = 0.9 * min(found.measured_ms) if found else 0.0
+        if self.network_overhead_ms < -least_ms:
+            fastest = f'the fastest takes {least_ms / 0.9:.4g} ms'
+            raise problem(
+                ('network_overhead_ms',),
+                f'found {self.network_overhead_ms:g}, expected {-least_ms or 0:.4g} or more: of '
+                f'the networks of a validation {fastest if found else "none was timed"}',
+            )
         return self
 
     @classmethod
@@ -244,15 +203,21 @@ class LatencyTable(Spec):
         return {'schema_version': self.schema_version, **super().to_dict()}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a JSON file in one step, with a line per block.
+        """Writes a JSON file in one step, with a line per block and network.
 
         Raises:
             PrunetError: The file cannot be written; what was there before is intact.
         """
-        head = self.to_dict()
-        rows = ',\n    '.join(json.dumps(row) for row in head.pop('entries'))
+        head, long = self.to_dict(), {}
+        for name, parent in (('networks', head.get('validation')), ('entries', head)):
+            if parent and parent.get(name):
+                long[f'"{name} of this table"'] = parent.pop(name)
+                parent[name] = f'{name} of this table'
         text = json.dumps(head, indent=2, ensure_ascii=False)
-        write_atomic(path, f'{text[:-2]},\n  "entries": [\n    {rows}\n  ]\n}}\n')
+        for mark, rows in long.items():
+            lines = ',\n    '.join(json.dumps(row) for row in rows)
+            text = text.replace(mark, f'[\n    {lines}\n  ]')
+        write_atomic(path, text + '\n')
 
     @property
     def source(self) -> str:
@@ -262,20 +227,23 @@ class LatencyTable(Spec):
     @cached_property
     def digest(self) -> str:
         """Short SHA-256 of all that a prediction depends on, which tells tables apart."""
-        rows = [self.network_overhead_ms, self.network_scale]
+        rows = [getattr(self, name) for name in (*SHARED, 'network_overhead_ms', 'network_scale')]
         rows += sorted(([*_row(entry.key), entry.latency_ms] for entry in self.entries), key=str)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
     @cached_property
     def curves(self) -> dict[BlockKey, tuple[np.ndarray, np.ndarray]]:
         """Hidden widths, ascending, and their isotonic latencies in ms, by `_curve_key`."""
+        from scipy.optimize import isotonic_regression  # not above, since it takes a while
+
         groups: dict[BlockKey, list[tuple[int, float]]] = {}
         for entry in self.entries:
             groups.setdefault(_curve_key(entry.key), []).append((entry.hidden, entry.latency_ms))
         curves = {}
         for key, points in groups.items():
             widths, latencies_ms = zip(*sorted(points), strict=True)
-            curves[key] = np.array(widths), isotonic(latencies_ms)
+            rising_ms = isotonic_regression(latencies_ms).x if len(widths) > 1 else latencies_ms
+            curves[key] = np.array(widths), np.array(rising_ms)
         return curves
 
     def __contains__(self, key: BlockKey) -> bool:
@@ -312,22 +280,6 @@ class LatencyTable(Spec):
             f'measure them: {COMMAND.format(path=shlex.quote(str(path)))}'
         )
 
-    def curve_ms(self, key: BlockKey, widths: Sequence[int]) -> np.ndarray:
-        """Latencies of one block, as `block_ms`, at several hidden widths.
-
-        Args:
-            key: The block; its own hidden width does not count.
-            widths: (n,) hidden widths in channels.
-
-        Returns:
-            (n,) latencies in ms that do not fall as the widths rise.
-
-        Raises:
-            LatencyTableError: A width is outside of what was measured.
-        """
-        self.require(key._replace(hidden=width) for width in widths)
-        return np.array([self._view(key._replace(hidden=width)) for width in widths])
-
     def block_ms(self, key: BlockKey) -> float:
         """Latency of one block inside of a network in ms.
 
@@ -347,16 +299,16 @@ class LatencyTable(Spec):
         self.require(keys)
         return sum(map(self._view, keys)) + self.network_overhead_ms
 
+    def settings(self, device: str = 'cpu') -> Settings:
+        """What a network runs by where it is measured like the table, on this device."""
+        return Settings(device, self.backend, self.dtype, self.batch, self.threads)
+
     def _view(self, key: BlockKey) -> float:
         return self.network_scale * float(np.interp(key.hidden, *self.curves[_curve_key(key)]))
 
     def describe(self) -> str:
         """What the latencies are, in one line: every place that shows one can say it."""
-        threads = f', {self.threads} thread{"s"[: self.threads - 1]}'
-        return (
-            f'{self.kind} on {self.device}: {self.backend}, {self.dtype}, batch {self.batch}'
-            f'{threads}, {self.date}'
-        )
+        return f'{self.kind} on {self.device}: {self.settings().words}, {self.date}'
 
 
 def shipped(name: str | os.PathLike) -> Path | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from prunet_mm.engine.files import write_atomic
-from prunet_mm.latency.table import LatencyTable, Validation
+from prunet_mm.engine.files import save_figure
+from prunet_mm.latency.table import LatencyTable
+from prunet_mm.latency.validation import Validation
 from prunet_mm.spec import NetworkSpec
 
 # (noise of a network's error / how far overhead and scale are from 0 and 1) squared: 4 % and 20 %.
@@ -31,18 +31,21 @@ def validated(
         return table
     measured_ms = np.asarray(measured_ms)
     predicted_ms = np.array([table.predict_ms(spec) for spec in specs])
-    overhead_ms, scale = fit(predicted_ms, measured_ms[:half])
+    overhead_ms, scale = fit(predicted_ms, measured_ms[:half], measured_ms.min())
     validation = Validation(
         fitted_on=half,
         predicted_ms=(overhead_ms + scale * predicted_ms[half:]).round(6).tolist(),
         measured_ms=measured_ms[half:].round(6).tolist(),
+        networks=specs[half:],
     )
     return table.model_copy(
         update=dict(network_overhead_ms=overhead_ms, network_scale=scale, validation=validation)
     )
 
 
-def fit(predicted_ms: np.ndarray, measured_ms: np.ndarray) -> tuple[float, float]:
+def fit(
+    predicted_ms: np.ndarray, measured_ms: np.ndarray, fastest_ms: float = np.inf
+) -> tuple[float, float]:
     """Overhead in ms and scale: ridge regression of the relative error.
 
     Without evidence they are 0 and 1; `PRIOR` says how much it takes to move them, so that a few
@@ -51,12 +54,14 @@ def fit(predicted_ms: np.ndarray, measured_ms: np.ndarray) -> tuple[float, float
     Args:
         predicted_ms: (n,) sums over the blocks of n networks.
         measured_ms: (k,) latencies of the first k of them, on which the fit is done.
+        fastest_ms: The least latency of a network; no overhead saves more than that.
     """
     unit, ratio = np.median(measured_ms), predicted_ms[: len(measured_ms)] / measured_ms
     terms, error = np.stack([unit / measured_ms, ratio], axis=1), 1 - ratio
     shift = np.linalg.solve(terms.T @ terms + PRIOR * np.eye(2), terms.T @ error)
     overhead_ms, scale = np.round([unit * shift[0], 1 + shift[1]], 6).tolist()
-    if scale <= 0 or (overhead_ms + scale * predicted_ms).min() <= 0:
+    fits = scale > 0 and (overhead_ms + scale * predicted_ms).min() > 0
+    if not fits or overhead_ms < -0.9 * fastest_ms:
         return 0.0, 1.0  # samples too disturbed to tell big networks from small ones
     return overhead_ms, scale
 
@@ -74,28 +79,17 @@ def plot_validation(table: LatencyTable, path: str | os.PathLike) -> None:
     # Not by pyplot, whose figures and settings belong to whoever runs this.
     from matplotlib.figure import Figure
 
-    found = table.validation
+    found, blue = table.validation, '#0072B2'
     figure = Figure(figsize=(5.6, 5.4), dpi=120, layout='constrained')
     axes = figure.subplots()
-    ends = np.array(
-        [min(found.measured_ms + found.predicted_ms), max(found.measured_ms + found.predicted_ms)]
-    )
-    ends = ends * [0.9, 1.1]
-    axes.fill_between(
-        ends, 0.95 * ends, 1.05 * ends, color='#0072B2', alpha=0.12, lw=0, label='5 %'
-    )
+    both = found.measured_ms + found.predicted_ms
+    ends = np.array([0.9 * min(both), 1.1 * max(both)])
+    axes.fill_between(ends, 0.95 * ends, 1.05 * ends, color=blue, alpha=0.12, lw=0, label='5 %')
     axes.plot(ends, ends, color='#8a8a8a', lw=0.8)
-    axes.scatter(found.measured_ms, found.predicted_ms, s=18, color='#0072B2', linewidths=0)
-    axes.set(
-        xlim=ends,
-        ylim=ends,
-        aspect='equal',
-        xlabel='measured as a whole [ms]',
-        ylabel=f'predicted by the {table.kind} table [ms]',
-    )
+    axes.scatter(found.measured_ms, found.predicted_ms, s=18, color=blue, linewidths=0)
+    x, y = 'measured as a whole [ms]', f'predicted by the {table.kind} table [ms]'
+    axes.set(xlim=ends, ylim=ends, aspect='equal', xlabel=x, ylabel=y)
     axes.legend(loc='upper left', frameon=False)
     title = '\n'.join(text.replace(': ', ':\n', 1) for text in (table.describe(), found.describe()))
     axes.set_title(title, fontsize=7, loc='left')
-    image = io.BytesIO()
-    figure.savefig(image, format='png')
-    write_atomic(path, image.getvalue())
+    save_figure(figure, path)

@@ -61,6 +61,8 @@ def latency_bars(source: Source) -> list[Bar]:
         rows.append((kind if source.ended else 'likeliest now', source.predicted_ms, BLUE))
     if source.found.get('measured_ms'):
         rows.append(('measured', source.found['measured_ms'], PINK))
+    if kept := source.found.get('promise'):
+        rows.append(("at the table's state", kept['at_table_state_ms'], PINK))
     longest = max(value for _, value, _ in rows)
     return [Bar(label, ms(value), 100 * value / longest, c) for label, value, c in rows]
 

@@ -51,6 +51,10 @@ def lead(source: Source) -> str:
             f', and measured at {ms(measured)} ({measured / predicted:.1%} of the prediction, IQR '
             f'{iqr:.2g} ms)'
         )
+        if kept := source.found.get('promise'):
+            low, high = kept['interval_ms']
+            ends = '' if low is None else f' ({ms(low)} to {ms(high)})'
+            parts.append(f"; at the table's state that is {ms(kept['at_table_state_ms'])}{ends}")
     elif predicted is not None:
         parts.append(', and not measured')
     return ''.join(parts) + '.'

@@ -7,14 +7,13 @@ differ in tint and dashes.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunet_mm.engine.files import write_atomic
+from prunet_mm.engine.files import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,14 +74,7 @@ def picture(path: str | Path, size: tuple[float, float], title: str, lead: str) 
         figure.text(0.12 / width, 1 - 0.1 / height, title, fontsize=13, weight='bold', va='top')
         figure.text(0.12 / width, 1 - 0.4 / height, lead, fontsize=8.5, va='top')
         yield figure
-        save(figure, path)
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, in one step."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png')
-    write_atomic(path, buffer.getvalue())
+        save_figure(figure, path)
 
 
 def line_look(candidate: str) -> dict:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mmengine.dist import all_reduce_params, is_distributed
 
 from prunet_mm.errors import SearchError
+from prunet_mm.models.statistics import recalibrate
 from prunet_mm.search.choosing import (
     LITTLE,
     SLACK,
@@ -19,7 +20,6 @@ from prunet_mm.search.choosing import (
 from prunet_mm.search.rounding import Rounding, round_widths
 from prunet_mm.search.settle import mean_and_error, settled_path
 from prunet_mm.supernet.paths import at_widths
-from prunet_mm.supernet.statistics import recalibrate
 from prunet_mm.supernet.stochastic_layer import SKIP
 
 if TYPE_CHECKING:

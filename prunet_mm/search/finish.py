@@ -5,32 +5,31 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mmcv
+from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
 from prunet_mm.engine.checkpoint import save_checkpoint_file
-from prunet_mm.errors import ConfigError, one_line
-from prunet_mm.latency import LatencyTable
-from prunet_mm.latency.backends import require
-from prunet_mm.latency.benchmark import measure_networks
-from prunet_mm.latency.measure import Timing
+from prunet_mm.engine.process import in_a_process
+from prunet_mm.errors import PrunetError, SearchError, one_line
+from prunet_mm.latency.promise import Promise, keep
 from prunet_mm.report import PAGE, write_page
-from prunet_mm.search.finalists import Finalist, judge_finalists, measure_norms
+from prunet_mm.search.finalists import QUICK, Finalist, judge_finalists, measure_norms
 from prunet_mm.search.frontier import add_to_frontier, read_frontier, write_frontier
 from prunet_mm.search.history import FILE_NAME
-from prunet_mm.search.model import ArchitectureSearch, is_here
+from prunet_mm.search.model import ArchitectureSearch
 from prunet_mm.search.record import write_asked, write_found
 from prunet_mm.search.report import Outcome, pictures, write_report
-from prunet_mm.search.rounding import Rounding
+from prunet_mm.search.rounding import Rounding, round_widths
 from prunet_mm.spec import NetworkSpec
+from prunet_mm.timing.device import is_here
 
 SUBNET = 'subnet.json'
+CORRECTIONS = 2  # of the widths, by what was measured
+OVER = 0.01  # share by which a measured latency may be above the budget
 
 
 @dataclass(frozen=True)
@@ -74,28 +73,63 @@ def finish(runner, model: ArchitectureSearch, budget_ms: float, batches: int = 2
     probe = data.probe('architecture', batches)
     images = data.probe('weights', batches)
     finalists = judge_finalists(model, budget_ms, probe, images)
-    best = finalists[0]
-    supernet.settle(best.path)
+    supernet.settle(finalists[0].path)
+    return _settled(runner, model, finalists[0].rounding, budget_ms, probe, images, finalists)
+
+
+def _settled(runner, model, rounding, budget_ms, probe, images, finalists) -> Result:
+    """Give a SuperNet of one path its hidden widths; derive and judge the network."""
+    supernet = model.supernet
     for name, layer in supernet.layers().items():
         (block,) = layer.candidates.values()
         if getattr(block, 'rule', None):
-            block.rule.jump(best.rounding.widths[name])
-            block.fixed_width = best.rounding.widths[name]
+            block.rule.jump(rounding.widths[name])
+            block.fixed_width = rounding.widths[name]
     measure_norms(model, images)
     model.eval()
     loss = model.task_loss(probe)
     estimated = 'estimated_' if model.table.kind == 'estimated' else ''
     spec = supernet.derive(
-        name=f'{supernet.space.name}_{estimated}{best.rounding.predicted_ms:.4g}ms',
+        name=f'{supernet.space.name}_{estimated}{rounding.predicted_ms:.4g}ms',
         provenance=dict(
-            predicted_ms=round(best.rounding.predicted_ms, 6),
+            predicted_ms=round(rounding.predicted_ms, 6),
             budget_ms=budget_ms,
             table=model.table.digest,
             latency=model.table.describe(),
             seed=runner.seed,
         ),
     )
-    return Result(spec, best.rounding, loss, finalists)
+    return Result(spec, rounding, loss, finalists)
+
+
+def corrected(runner, result: Result, scale: float, batches: int = 20) -> Result | None:
+    """Redo the last step of a search, the rounding, with the table rescaled.
+
+    Args:
+        runner: Its model is the SuperNet of ``result``, which it becomes anew.
+        result: What was too fast or too slow.
+        scale: What a network takes, relative to what the table says; its predictions are from
+            then on those of the table times this.
+        batches: As in :func:`finish`.
+
+    Returns:
+        What it ends in then, or None where no other widths come nearer to the budget.
+    """
+    model, data = runner.model, runner.train_loop.dataloader
+    budget_ms = result.spec.provenance['budget_ms']
+    path = {name: next(iter(one.candidates)) for name, one in model.supernet.layers().items()}
+    probe, images = (data.probe(part, batches) for part in ('architecture', 'weights'))
+    model.train()
+    try:
+        rounding = round_widths(model, path, budget_ms / scale, probe[:QUICK])[0]
+    except SearchError:  # not even the narrowest widths keep it
+        return None
+    finally:
+        model.eval()
+    if rounding.widths == result.rounding.widths:
+        return None
+    rounding = replace(rounding, predicted_ms=scale * rounding.predicted_ms)
+    return _settled(runner, model, rounding, budget_ms, probe, images, result.finalists)
 
 
 def take_target(runner, target_ms: float) -> None:
@@ -121,36 +155,42 @@ def conclude(runner) -> Result:
     """Finish a search and leave its results in the work dir.
 
     Written: ``subnet.json``, ``searched.pth`` (the SuperNet, recalibrated to that network),
-    ``report.html``, and pictures of how it was found, which mmengine's visualizer gets too. The
-    network is measured if this is the device of the latency table. A summary goes to the log.
+    ``report.html``, and pictures of how it was found, which mmengine's visualizer gets too. Where
+    this is the device of the latency table, the network is measured, and its widths are corrected
+    if the table had misjudged it. A summary goes to the log.
     """
-    model = runner.model
+    model, work_dir = runner.model, Path(runner.work_dir)
     budget_ms = model.budget.budget_ms
     result = finish(runner, model, budget_ms)
+    if runner.rank == 0:
+        _save(runner, result)  # before it is measured, which may be interrupted
+    rows = read_frontier(work_dir) if runner.rank == 0 and len(model.budget.targets_ms) > 1 else []
+    faster = [NetworkSpec.load(work_dir / row['subnet']) for row in rows if _other(row, budget_ms)]
+    result, promises, scale = _kept(runner, result, faster)
     if runner.rank != 0:
         return result
-    work_dir = Path(runner.work_dir)
-    result.spec.save(work_dir / SUBNET)
-    save_checkpoint_file(dict(state_dict=model.state_dict()), work_dir / 'searched.pth')
-    rows = []
-    if len(model.budget.targets_ms) > 1:
-        result.spec.save(work_dir / f'subnet_{budget_ms:g}ms.json')
-        add_to_frontier(work_dir, budget_ms, result)
-        rows = read_frontier(work_dir)
-    specs = [result.spec, *(NetworkSpec.load(work_dir / row['subnet']) for row in rows)]
-    timings = measure_subnets(specs, model.table, model.latency)
-    if rows and timings:
-        for row, timing in zip(rows, timings[1:], strict=True):
+    promise = promises and promises[0]
+    if promise:
+        kept = dict(measured=promise.to_dict(), table_rescaled_by=round(scale, 6))
+        provenance = result.spec.provenance | kept
+        result = replace(result, spec=result.spec.model_copy(update=dict(provenance=provenance)))
+    _save(runner, result)
+    if rows := read_frontier(work_dir) if len(model.budget.targets_ms) > 1 else []:
+        timings = [one.timing for one in promises or ()]
+        others = iter(timings[1:])
+        for row in rows if timings else ():
+            timing = next(others) if _other(row, budget_ms) else timings[0]
             row.update(measured_ms=timing.latency_ms, measured_iqr_ms=timing.iqr_ms)
         write_frontier(work_dir, rows)
     outcome = Outcome(
         budget_ms=budget_ms,
         predicted_ms=result.rounding.predicted_ms,
-        measured=timings and timings[0],
+        promise=promise,
+        rescaled_by=scale,
         table_kind=model.table.kind,
         table_device=model.table.describe(),
         space=model.supernet.space,
-        block_ms=[model.table.block_ms(key) for key in result.spec.block_keys()],
+        block_ms=[scale * model.table.block_ms(key) for key in result.spec.block_keys()],
         rounding=result.rounding,
         finalists=result.finalists,
         derived_loss=result.loss,
@@ -168,38 +208,92 @@ def conclude(runner) -> Result:
     return result
 
 
-def measure_subnets(
-    specs: Sequence[NetworkSpec], table: LatencyTable, latency: dict
-) -> list[Timing] | None:
-    """Measure networks, taking turns, as the table was measured, where that can be done.
+def _save(runner, result: Result) -> None:
+    """Write a search's network, and the SuperNet that has become it."""
+    work_dir, budget_ms = Path(runner.work_dir), runner.model.budget.budget_ms
+    result.spec.save(work_dir / SUBNET)
+    save_checkpoint_file(dict(state_dict=runner.model.state_dict()), work_dir / 'searched.pth')
+    if len(runner.model.budget.targets_ms) > 1:
+        result.spec.save(work_dir / f'subnet_{budget_ms:g}ms.json')
+        add_to_frontier(work_dir, budget_ms, result)
 
-    In a process of its own, since what a process did before changes what its memory costs.
+
+def _other(row: dict, budget_ms: float) -> bool:
+    return row['target_ms'] != budget_ms
+
+
+def _kept(
+    runner, result: Result, others: Sequence[NetworkSpec]
+) -> tuple[Result, list[Promise] | None, float]:
+    """Measure what was found, and correct its widths by that, at most `CORRECTIONS` times.
+
+    Args:
+        runner: Its model is the SuperNet of ``result``.
+        result: What the table led to.
+        others: Networks that are measured beside it.
+
+    Returns:
+        Of all that were tried what came nearest to the budget, measured at the table's state; what
+        was measured, of it and of the others, if anything could be; and what the table was
+        multiplied by.
+    """
+    budget_ms, scale, tried = result.spec.provenance['budget_ms'], 1.0, []
+    while True:
+        promises = None
+        if runner.rank == 0:
+            ours = scale * runner.model.table.predict_ms(result.spec)
+            promises = measure_subnets([result.spec, *others], runner.model, ours)
+        (promises,) = told = [promises]
+        broadcast_object_list(told)
+        (promises,) = told
+        tried.append((result, promises, scale))
+        if not promises or not promises[0].broken or len(tried) > CORRECTIONS:
+            break
+        scale *= promises[0].factor
+        again = corrected(runner, result, scale)
+        if again is None:
+            break
+        runner.logger.info(
+            f'The network takes {promises[0].at_table_state_ms:.4g} ms where the table says '
+            f'{promises[0].predicted_ms:.4g} ms: its widths are rounded once more, by the table '
+            f'times {scale:.3f}.'
+        )
+        result = again
+
+    def off(attempt) -> tuple[bool, float]:
+        took_ms = attempt[1][0].at_table_state_ms
+        return took_ms > budget_ms * (1 + OVER), abs(took_ms / budget_ms - 1)
+
+    best = min((one for one in tried if one[1]), key=off, default=tried[-1])
+    if best[0] is not result:  # back to it
+        batches = [runner.train_loop.dataloader.probe(n, 20) for n in ('architecture', 'weights')]
+        rounding, finalists = best[0].rounding, best[0].finalists
+        return (
+            _settled(runner, runner.model, rounding, budget_ms, *batches, finalists),
+            *best[1:],
+        )
+    return best
+
+
+def measure_subnets(
+    specs: Sequence[NetworkSpec], model: ArchitectureSearch, predicted_ms: float
+) -> list[Promise] | None:
+    """Measure networks, taking turns with references, where the table was measured here.
 
     Args:
         specs: The networks.
-        table: The latency table of the search.
-        latency: The config's ``latency``; its ``device`` is where the table's device should be.
+        model: Has the latency table, the space, and the config's ``latency``, whose ``device`` is
+            where the table's device should be.
+        predicted_ms: Of the first network.
     """
-    device = latency.get('device', 'cpu')
-    if table.kind != 'measured' or not is_here(table, device):
+    table, device = model.table, model.latency.get('device', 'cpu')
+    if table.kind != 'measured' or not is_here(table.device, device):
         return None
+    space = model.supernet.space
     try:
-        require([table.backend], device, table.dtype)
-    except ConfigError:  # not installed any more
-        return None
-    settings = device, table.batch, table.threads, table.backend, table.dtype
-    try:
-        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-            return pool.submit(_measure, specs, *settings).result()
-    except BrokenProcessPool:  # killed for its memory, for instance
-        why = 'the process that was to do it has died'
-    except Exception as error:  # of whatever a backend raises, or that no process can be started
-        why = one_line(error)
+        return in_a_process(keep, table, space, specs, device, predicted_ms)
+    except (PrunetError, OSError) as error:  # no memory, no process, a backend that is gone
+        why = str(error) if isinstance(error, PrunetError) else one_line(error)
     # A long search does not end without its report for that.
     print_log(f'The network is not measured: {why}.', logger='current', level=logging.WARNING)
     return None
-
-
-def _measure(specs: Sequence[NetworkSpec], *settings) -> list[Timing]:
-    measurement = measure_networks(specs, *settings)
-    return [measurement.timing(index) for index in range(len(specs))]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from prunet_mm.errors import ConfigError
 from prunet_mm.latency import LatencyTable
+from prunet_mm.latency.validation import LEAST_TAU, MOST_MAPE
 
 # What a table is of; that of its device is only warned of, since it may be searched for from afar.
 _OF_TABLE = ('batch', 'threads', 'backend', 'dtype')
@@ -23,14 +24,11 @@ def require_settings(table: LatencyTable, latency: Mapping) -> None:
     Raises:
         ConfigError: Names the setting, both values and what to do.
     """
+    require_known(latency)
     device = latency.get('device', 'cpu')
     if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
         raise ConfigError(f'model.latency.device is {device}: choose cpu, cuda or cuda:N')
     for name, value in latency.items():
-        if name not in _KNOWN:
-            raise ConfigError(
-                f'model.latency.{name}: there is no such setting, only {", ".join(sorted(_KNOWN))}'
-            )
         found = getattr(table, name) if name in _OF_TABLE else value
         if value not in (None, found):
             option = shlex.quote(f'model.latency.{name}={found}')
@@ -39,6 +37,28 @@ def require_settings(table: LatencyTable, latency: Mapping) -> None:
                 f'{table.describe()}: build one for {value} with tools/build_latency_table.py, or '
                 f'search with this one by --cfg-options {option}'
             )
+
+
+def require_known(latency: Mapping) -> None:
+    """Raises a `ConfigError` that names a setting of ``model.latency`` that does not exist."""
+    for name in latency:
+        if name not in _KNOWN:
+            raise ConfigError(
+                f'model.latency.{name}: there is no such setting, only {", ".join(sorted(_KNOWN))}'
+            )
+
+
+def doubt(table: LatencyTable) -> str:
+    """What to say of a table that did not predict its own validation well, or ''."""
+    found = table.validation
+    if found is None or found.good:
+        return ''
+    return (
+        f'The latency table {table.source} is not good enough to rank networks by: '
+        f'{found.describe()}, while a Kendall tau of {LEAST_TAU} and an error of {MOST_MAPE:.0%} '
+        'are asked for. Measure it longer, on an idle machine (tools/build_latency_table.py '
+        '--fresh --max-seconds), or measure what the search finds with care.'
+    )
 
 
 def size_warning(table: LatencyTable, resolution: int, size: tuple[int, int]) -> str:

@@ -19,18 +19,18 @@ from torch import Tensor, nn
 
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.latency import LatencyTable
-from prunet_mm.latency.device import device_name
 from prunet_mm.models.recompute import frozen_statistics
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
 from prunet_mm.search.choosing import chances_at, exact_paths, price_for, values_of
 from prunet_mm.search.gradients import average_gradients
-from prunet_mm.search.latency_settings import require_settings, size_warning
+from prunet_mm.search.latency_settings import doubt, require_settings, size_warning
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.search.ramp import BudgetRamp
 from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.paths import Widths, at_widths
 from prunet_mm.supernet.scores import Path, PathScores
+from prunet_mm.timing.device import is_here
 
 NEAR = 0.05  # share of the budget by which E[lat] may be off when something is decided
 
@@ -77,7 +77,9 @@ class ArchitectureSearch(BaseModel):
         self.table = LatencyTable.load(latency['table'])
         require_settings(self.table, latency)
         print_log(f'Latencies are {self.table.describe()}.', logger='current')
-        if not is_here(self.table, latency.get('device', 'cpu')):
+        if doubts := doubt(self.table):
+            print_log(doubts, logger='current', level=logging.WARNING)
+        if not is_here(self.table.device, latency.get('device', 'cpu')):
             print_log(
                 f'The latency table {latency["table"]} is of {self.table.device}, which is not in '
                 'this machine: the network is searched for that device and not measured here.',
@@ -88,7 +90,7 @@ class ArchitectureSearch(BaseModel):
         self.budget = Budget.resolve(
             latency,
             self.supernet.fastest_ms(),
-            self.table.predict_ms(self.supernet.space.largest()),
+            self.supernet.slowest_ms(),
             self.table.kind,
         )
         self.objective = OBJECTIVES.build(
@@ -394,14 +396,6 @@ def _without_dropout(model: nn.Module) -> Iterator[None]:
     finally:
         for module in dropping:
             module.training = True
-
-
-def is_here(table: LatencyTable, device: str) -> bool:
-    """Whether this machine's ``device`` ('cpu', 'cuda', ...) is the one of a latency table."""
-    try:
-        return table.device == device_name(device)
-    except ConfigError:  # there is no such device
-        return False
 
 
 def _check_finite(log: dict[str, Tensor]) -> None:

@@ -54,6 +54,8 @@ def write_found(work_dir: str | Path, outcome: Outcome, step: int) -> None:
         predicted_ms=outcome.predicted_ms,
         measured_ms=measured and measured.latency_ms,
         measured_iqr_ms=measured and measured.iqr_ms,
+        promise=outcome.promise and outcome.promise.to_dict(),
+        table_rescaled_by=outcome.rescaled_by,
         loss=outcome.derived_loss,
         other_size=outcome.other_size,
         finalists=[

@@ -21,10 +21,11 @@ from prunet_mm.search.trace import Trace
 from prunet_mm.search.verdict import verdict
 
 if TYPE_CHECKING:
-    from prunet_mm.latency.measure import Timing
+    from prunet_mm.latency.promise import Promise
     from prunet_mm.search.finalists import Finalist
     from prunet_mm.search.rounding import Rounding
     from prunet_mm.spec import NetworkSpec, SearchSpace
+    from prunet_mm.timing.samples import Timing
 
 PICTURES = {
     'widths.png': 'hidden widths, step by step',
@@ -56,8 +57,9 @@ class Outcome:
         space: What was searched.
         rounding: How the hidden widths were brought to the grid and to the budget.
         finalists: Networks that were judged side by side, the best one, which was taken, first.
-        measured: Latency of the network by the clock, on the table's device; None where that is
-            not at hand.
+        promise: What was measured of the network, on the table's device; None where that is not
+            at hand.
+        rescaled_by: What the table was multiplied by for this network, since it had misjudged it.
         block_ms: Latency of each of the network's ``block_keys()`` by the table, where known.
         derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
             part.
@@ -72,11 +74,17 @@ class Outcome:
     space: SearchSpace
     rounding: Rounding | None = None
     finalists: Sequence[Finalist] = ()
-    measured: Timing | None = None
+    promise: Promise | None = None
+    rescaled_by: float = 1.0
     block_ms: Sequence[float] | None = None
     derived_loss: float | None = None
     train_config: str = 'CONFIG'
     other_size: str = ''
+
+    @property
+    def measured(self) -> Timing | None:
+        """Latency of the network by the clock, now."""
+        return self.promise and self.promise.timing
 
 
 def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> str:
@@ -176,6 +184,13 @@ def _latency(outcome: Outcome) -> list[str]:
         lines.append(
             f'measured   {median_ms:10.4f} ms  {median_ms / predicted_ms:7.2%} of the predicted; '
             f'median of {samples}, IQR {iqr_ms:.4f} ms ({iqr_ms / median_ms:.1%})'
+        )
+        for sentence in outcome.promise.sentences(budget_ms):
+            lines += _wrapped(sentence)
+    if outcome.rescaled_by != 1:
+        lines += _wrapped(
+            f'The table had misjudged this network. Its widths were rounded once more, by the '
+            f'table times {outcome.rescaled_by:.3f}, and so is what is predicted here.'
         )
     lines += _wrapped(f'The latency table is {outcome.table_device}.')
     lines += _wrapped(outcome.other_size)

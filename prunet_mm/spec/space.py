@@ -33,6 +33,8 @@ from prunet_mm.spec.validation import (
     shown,
 )
 
+Cost = Callable[[BlockKey], float]
+
 
 class StemSpace(Spec):
     """The convolution in front of the stages; it is not searched."""
@@ -175,15 +177,19 @@ class SearchSpace(Spec):
             done += len(layers)
         return None
 
-    def smallest(self) -> NetworkSpec:
-        """The network with the fewest MACs: what cannot be skipped, each at its cheapest."""
+    def smallest(self, cost: Cost = BlockKey.macs) -> NetworkSpec:
+        """The network with the fewest MACs: what cannot be skipped, each at its cheapest.
+
+        Args:
+            cost: What a block costs, if not its MACs, for instance by a latency table.
+        """
         kept = [position for stage in self._stages() for position in _kept(stage)]
-        layers = [min(position.layers(), key=_macs(position)) for position in kept]
+        layers = [min(one.layers(), key=_costs(one, cost)) for one in kept]
         return self._network(layers, f'{self.name}_smallest')
 
-    def largest(self) -> NetworkSpec:
-        """The network with the most MACs: every layer, each at its dearest."""
-        layers = [max(one.layers(), key=_macs(one)) for one in self.positions()]
+    def largest(self, cost: Cost = BlockKey.macs) -> NetworkSpec:
+        """The network with the most MACs: every layer, each at its dearest; see `smallest`."""
+        layers = [max(one.layers(), key=_costs(one, cost)) for one in self.positions()]
         return self._network(layers, f'{self.name}_largest')
 
     def random(self, rng: random.Random) -> NetworkSpec:
@@ -263,8 +269,8 @@ def _misfit(positions: Sequence[Position], layers: Sequence[LayerSpec], before: 
     return f'layers[{before + len(layers) - 1}]: a layer is missing behind it, or in front'
 
 
-def _macs(position: Position) -> Callable[[LayerSpec], int]:
-    return lambda layer: layer.macs(position.height, position.width)
+def _costs(position: Position, cost: Cost) -> Callable[[LayerSpec], float]:
+    return lambda layer: cost(layer.block_key(position.height, position.width))
 
 
 def _choices(stage: list[Position]) -> int:

@@ -49,6 +49,16 @@ class LatencyMixin:
             min(layer.narrowest_ms().values()) for layer in self.layers().values() if layer.stays
         )
 
+    def slowest_ms(self) -> float:
+        """Return the latency in ms of the slowest network that is left: every layer, its dearest.
+
+        The one with the most MACs may be faster.
+        """
+        return self.fixed_ms + sum(
+            max(float(one.latency_ms.max()) for one in layer.candidates.values())
+            for layer in self.layers().values()
+        )
+
     def reachable_ms(self) -> float:
         """Return the lowest expected latency in ms that widths, logits and keeps can reach now.
 

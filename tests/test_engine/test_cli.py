@@ -1,3 +1,4 @@
+import getpass
 import os
 import re
 import signal
@@ -31,6 +32,21 @@ def test_ctrl_c_is_one_line_and_exit_code_130(capsys):
         cli.run(failing(KeyboardInterrupt('go on by --resume')))
     assert exit.value.code == 130
     assert capsys.readouterr().err == 'go on by --resume\n'
+
+
+def test_a_user_whom_the_system_does_not_know_gets_a_name(monkeypatch):
+    """As in a container; torch asks for it."""
+    pwd = pytest.importorskip('pwd')
+
+    def unknown(uid):
+        raise KeyError(f'getpwuid(): uid not found: {uid}')
+
+    for name in ('LOGNAME', 'USER', 'LNAME', 'USERNAME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, 'getpwuid', unknown)
+    names = []
+    cli.run(lambda: names.append(getpass.getuser()))
+    assert names == [f'uid{os.getuid()}']
 
 
 @pytest.mark.parametrize('error', [ValueError('x'), KeyError('x'), TypeError('x'), ImportError()])

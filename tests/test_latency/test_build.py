@@ -4,12 +4,13 @@ import random
 import pytest
 
 from prunet_mm.errors import ConfigError, PrunetError
-from prunet_mm.latency import LatencyTable, pool
-from prunet_mm.latency.backends.base import SelfTimed
-from prunet_mm.latency.backends.eager import Eager
+from prunet_mm.latency import LatencyTable, pool, validation
+from prunet_mm.latency import build as module
 from prunet_mm.latency.build import Plan, build_table
-from prunet_mm.latency.measure import Protocol
 from prunet_mm.latency.pool import Pool
+from prunet_mm.timing import Settings
+from prunet_mm.timing.backends.torch_backends import Eager
+from prunet_mm.timing.engine import Protocol
 
 QUICK = Protocol(passes=2, min_rounds=2, max_seconds=0.01)
 FIVE_ROUNDS = Protocol(passes=2, min_rounds=5, max_seconds=0.01)
@@ -30,7 +31,6 @@ class Machine:
     Networks take 0.2 ms more than 1.1 times their blocks. Time passes only while something runs.
 
     Args:
-        plan: What is measured on it.
         slowness: By what it is slower at a time in seconds.
         noise: Standard deviation of a time's logarithm.
         dies_after: The process is killed when that many times have been taken.
@@ -38,8 +38,8 @@ class Machine:
 
     name = 'a clock of its own'
 
-    def __init__(self, plan, slowness=lambda now: 1.0, noise=0.0, dies_after=None):
-        self.networks, self.slowness, self.noise = plan.networks(), slowness, noise
+    def __init__(self, slowness=lambda now: 1.0, noise=0.0, dies_after=None):
+        self.networks, self.slowness, self.noise = {}, slowness, noise
         self.dies_after, self.now, self.rng = dies_after, 0.0, random.Random(0)
         self.timed = []
 
@@ -49,10 +49,11 @@ class Machine:
     def laps_ms(self, steps, x):
         if len(self.timed) == self.dies_after:
             raise Killed
-        self.timed.append([label for label, _ in steps])
+        labels = [step(None) for step in steps]
+        self.timed.append(labels)
         laps_ms = [
             self._ms(label) * self.slowness(self.now) * self.rng.lognormvariate(0, self.noise)
-            for label, _ in steps
+            for label in labels
         ]
         self.now += sum(laps_ms) / 1e3
         return laps_ms
@@ -65,20 +66,45 @@ class Machine:
 
 @pytest.fixture
 def plan(space) -> Plan:
-    return Plan(space, batch=2, validate=8)
+    return Plan(space, Settings(batch=2), validate=8)
 
 
 @pytest.fixture
 def build(plan, monkeypatch):
     """Build a table on a `Machine`, where blocks need not be there to be timed."""
-    monkeypatch.setattr(Pool, '_get', lambda *args: lambda x: x)
+    monkeypatch.setattr(Pool, '_get', lambda self, label, *rest: lambda x: label)
 
-    def build(protocol=FIVE_ROUNDS, journal=None, plan=plan, fresh=False, **machine):
-        machine = Machine(plan, **machine)
+    network = Pool.network
+
+    def noticed(self, label, spec, *args):
+        build.machine.networks[label] = spec
+        return network(self, label, spec, *args)
+
+    monkeypatch.setattr(Pool, 'network', noticed)
+
+    def build(
+        protocol=FIVE_ROUNDS,
+        journal=None,
+        plan=plan,
+        fresh=False,
+        progress=lambda done: None,
+        **machine,
+    ):
+        machine = Machine(**machine)
         build.machine = machine
-        return build_table(plan, protocol, journal, fresh, stopwatch=machine, clock=machine)
+        return build_table(plan, protocol, journal, fresh, progress, machine, machine)
 
     return build
+
+
+def changed(plan, changes):
+    """The plan with other fields, of its own or of its settings."""
+    own = {
+        name: value for name, value in changes.items() if name in ('space', 'widths', 'validate')
+    }
+    others = {name: value for name, value in changes.items() if name not in own}
+    settings = dataclasses.replace(plan.settings, **others)
+    return dataclasses.replace(plan, settings=settings, **own)
 
 
 def errors(table) -> list[float]:
@@ -100,11 +126,11 @@ def real_table(request):
             tail=dict(num_classes=2),
         )
     )
-    return space, build_table(Plan(space, batch=2, widths=0.5, validate=4), QUICK)
+    return space, build_table(Plan(space, Settings(batch=2), widths=0.5, validate=4), QUICK)
 
 
 def test_a_table_of_this_machine_serves_every_block_of_the_space(real_table):
-    from prunet_mm.latency.device import device_name
+    from prunet_mm.timing.device import device_name
 
     space, table = real_table
     table.require(space.block_keys())
@@ -160,6 +186,7 @@ def test_rounds_are_shuffled_and_each_visits_everything(build, plan):
     assert len(build.machine.timed) - len(visits) == len(visits) * 2 / 3  # once per timed pass
     firsts = visits[::3]
     networks = [labels[0] for labels in firsts if isinstance(labels[0], int)]
+    networks = [label - len(plan.blocks) for label in networks]
     rounds = [networks[start : start + 8] for start in range(0, len(networks), 8)]
     assert [sorted(order) for order in rounds] == [list(range(8))] * 5
     assert len(set(map(tuple, rounds))) > 1
@@ -220,21 +247,17 @@ def test_another_plan_is_not_mixed_in(build, plan, tmp_path, changes, sentence):
         build(journal=tmp_path / 'journal', dies_after=30)
     if 'space' in changes:
         changes = dict(space=plan.space.model_copy(update=dict(resolution=8)))
-    other = dataclasses.replace(plan, **changes)
+    other = changed(plan, changes)
     with pytest.raises(ConfigError, match=f'{sentence}.*--fresh'):
         build(journal=tmp_path / 'journal', plan=other)
     assert build(journal=tmp_path / 'journal', plan=other, fresh=True).protocol['sessions'] == 1
 
 
-def test_progress_rises_to_one_also_in_a_second_session(plan, monkeypatch, tmp_path):
-    monkeypatch.setattr(Pool, '_get', lambda *args: lambda x: x)
+def test_progress_rises_to_one_also_in_a_second_session(build, tmp_path):
     done = []
     for dies_after in (60, None):
-        machine = Machine(plan, dies_after=dies_after)
         try:
-            build_table(
-                plan, FIVE_ROUNDS, tmp_path / 'journal', False, done.append, machine, machine
-            )
+            build(journal=tmp_path / 'journal', dies_after=dies_after, progress=done.append)
         except Killed:
             assert 0 < done[-1] < 1
     assert done == sorted(done)
@@ -265,18 +288,18 @@ def test_a_space_without_a_tail_is_measured(build, plan):
 )
 def test_what_is_not_here_is_refused_before_anything_is_written(plan, tmp_path, changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        build_table(dataclasses.replace(plan, **changes), QUICK, tmp_path / 'journal')
+        build_table(changed(plan, changes), QUICK, tmp_path / 'journal')
     assert list(tmp_path.iterdir()) == []
 
 
 def test_blocks_that_do_not_fit_into_memory_together_are_built_again(space, monkeypatch):
     monkeypatch.setattr(pool, 'free_bytes', lambda device: 4000)
-    table = build_table(Plan(space, batch=1, validate=2), QUICK)
+    table = build_table(Plan(space, Settings(batch=1), validate=2), QUICK)
     table.require(space.block_keys())
 
 
 def test_blocks_are_timed_in_a_compiled_backend_too(space):
-    plan = Plan(space, batch=1, widths=0, validate=2, backend='torchscript')
+    plan = Plan(space, Settings(backend='torchscript'), widths=0, validate=2)
     table = build_table(plan, QUICK)
     assert table.backend == 'torchscript'
     assert LatencyTable.from_dict(table.to_dict()).digest == table.digest
@@ -300,23 +323,43 @@ def test_no_memory_is_one_sentence(plan, monkeypatch, error):
         build_table(plan, QUICK)
 
 
-class TimedElsewhere(SelfTimed):
-    """What a program of its own runs and times: 100 passes around 2 ms, one of them disturbed."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __call__(self, x):
-        return self.model(x)
-
-    def samples_ms(self, x):
-        return [2 + index / 1000 for index in range(-49, 50)] + [50.0]
+@pytest.fixture
+def near(plan, monkeypatch):
+    """The plan of a table that is for networks of a share of the slowest one's latency."""
+    monkeypatch.setattr(module, 'NEAR', 0.1)
+    return dataclasses.replace(plan, budgets=(0.75,), ratios=True, validate=20)
 
 
-def test_blocks_that_a_program_of_its_own_times_are_timed_alone(plan, monkeypatch):
-    monkeypatch.setattr(Eager, 'prepare', lambda self, model, *args: TimedElsewhere(model))
-    table = build_table(plan, FIVE_ROUNDS)
-    assert [entry.latency_ms for entry in table.entries] == pytest.approx(
-        [2.0] * len(table.entries), abs=0.002
-    )
-    assert all(0.03 < entry.iqr_ms < 0.07 for entry in table.entries)
+def test_whole_networks_are_drawn_near_the_budget(build, plan, near):
+    everywhere, here = build(plan=dataclasses.replace(plan, validate=20)), build(plan=near)
+    (budget_ms,) = here.validation.near_ms
+    slowest = plan.space.largest(here.block_ms)
+    assert budget_ms == pytest.approx(0.75 * here.predict_ms(slowest))
+    assert f'10 random networks near {budget_ms:.4g} ms' in here.validation.describe()
+
+    def far(table):
+        return max(abs(ms / budget_ms - 1) for ms in table.validation.measured_ms)
+
+    assert far(here) < far(everywhere)
+    assert here.validation.networks[0] in build.machine.networks.values()
+
+
+@pytest.mark.parametrize('dies_after', [30, 100, 400])
+def test_a_killed_run_goes_on_to_the_same_networks(build, near, tmp_path, dies_after):
+    with pytest.raises(Killed):
+        build(journal=tmp_path / 'journal', plan=near, dies_after=dies_after)
+    table, whole = build(journal=tmp_path / 'journal', plan=near), build(plan=near)
+    assert table.validation == whole.validation
+    assert table.entries == whole.entries
+
+
+def test_it_stops_as_soon_as_its_own_validation_is_good(build, near, monkeypatch):
+    """With noise of 5 %, a precision of 0.1 % would take thousands of rounds."""
+    # The networks of so small a space are nearly equal.
+    monkeypatch.setattr(validation, 'LEAST_TAU', 0.3)
+    patient = Protocol(max_seconds=100, precision=0.001)
+    table = build(patient, plan=near, noise=0.05)
+    assert table.validation.good
+    assert table.protocol['seconds'] < 50
+    few = build(patient, plan=dataclasses.replace(near, validate=8), noise=0.05)
+    assert few.protocol['seconds'] >= 100  # a test on four networks would say little

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from prunet_mm.latency import pool
-from prunet_mm.latency.backends import BACKENDS
 from prunet_mm.latency.pool import Pool
+from prunet_mm.timing import Settings
 
 
 @pytest.fixture
 def ready():
-    return Pool(BACKENDS['eager'](), 'float32', batch=2)
+    return Pool(Settings(batch=2))
 
 
 def test_inputs_are_random_and_none_is_like_another(ready, irb):
@@ -22,6 +22,11 @@ def test_inputs_are_random_and_none_is_like_another(ready, irb):
 
 def test_what_fits_into_half_of_the_memory_is_prepared_once(irb, monkeypatch):
     monkeypatch.setattr(pool, 'free_bytes', lambda device: 2 * 1000)
-    ready, wide = Pool(BACKENDS['eager'](), 'float32', batch=1), irb._replace(hidden=100)
-    assert ready.block(irb) is ready.block(irb)
-    assert ready.block(wide) is not ready.block(wide)
+    ready, wide = Pool(Settings()), irb._replace(hidden=100)
+
+    def step(key):
+        (found,) = ready.target([key]).steps
+        return found
+
+    assert step(irb) is step(irb)
+    assert step(wide) is not step(wide)

@@ -11,6 +11,11 @@ from prunet_mm.latency.table import TABLES, readable
 from prunet_mm.spec import NetworkSpec
 
 
+def curve(table, key, widths) -> np.ndarray:
+    """Latencies in ms of a block at several hidden widths."""
+    return np.array([table.block_ms(key._replace(hidden=width)) for width in widths])
+
+
 @pytest.fixture
 def network() -> NetworkSpec:
     layer = dict(in_channels=4, out_channels=4, kernel=3, stride=1, act='relu')
@@ -54,7 +59,7 @@ def test_any_table_comes_back_from_a_file_as_it_was(make_table, irb, tmp_path, s
     table = make_table(
         entries,
         device=rng.choice(['Größe 5 "µ"', 'a\\b', '\n']),
-        network_overhead_ms=rng.gauss(0, 1),
+        network_overhead_ms=abs(rng.gauss(0, 1)),
         network_scale=rng.lognormvariate(0, 1),
         protocol=dict(nested=[dict(part=rng.random()), None, True, 'x']),
     )
@@ -74,16 +79,16 @@ def test_the_file_holds_raw_medians_and_names_units(make_table, tmp_path):
 
 def test_latency_never_falls_with_the_hidden_width(make_table, irb):
     table = make_table()
-    assert table.curve_ms(irb, [8, 16, 24]).tolist() == [1.0, 2.5, 2.5]
+    assert curve(table, irb, [8, 16, 24]).tolist() == [1.0, 2.5, 2.5]
     assert table.block_ms(irb._replace(hidden=16)) == 2.5
 
 
 def test_is_linear_between_measured_widths(make_table, irb):
-    np.testing.assert_allclose(make_table().curve_ms(irb, [8, 10, 12, 16]), [1, 1.375, 1.75, 2.5])
+    np.testing.assert_allclose(curve(make_table(), irb, [8, 10, 12, 16]), [1, 1.375, 1.75, 2.5])
 
 
 def test_the_width_of_the_key_does_not_matter_to_its_curve(make_table, irb):
-    curves = [make_table().curve_ms(irb._replace(hidden=w), [8, 24]).tolist() for w in (0, 8, 999)]
+    curves = [curve(make_table(), irb._replace(hidden=w), [8, 24]).tolist() for w in (0, 8, 999)]
     assert curves == [[1.0, 2.5]] * 3
 
 
@@ -105,7 +110,7 @@ def test_interpolation_lies_between_its_neighbours(make_table, irb, seed):
         {irb._replace(hidden=w): float(ms) for w, ms in zip(widths, noisy_ms, strict=True)}
     )
     between = np.arange(widths[0], widths[-1] + 1)
-    curve_ms = table.curve_ms(irb, between)
+    curve_ms = curve(table, irb, between)
     assert (np.diff(curve_ms) >= 0).all()
     assert curve_ms[-1] >= noisy_ms[-1] - 1e-12  # pooling may lift the dearest, never lower it
     assert curve_ms[0] <= noisy_ms[0] + 1e-12
@@ -124,7 +129,7 @@ def test_interpolation_is_below_the_smaller_neighbour_by_no_more_than_the_noise(
     )
     allowed = (1 - noise) / (1 + noise)
     for low, high, *ms in zip(widths, widths[1:], noisy_ms, noisy_ms[1:], strict=False):
-        between_ms = table.curve_ms(irb, range(low, high + 1))
+        between_ms = curve(table, irb, range(low, high + 1))
         assert between_ms.min() >= allowed * min(ms)
         assert between_ms.max() <= max(ms) / allowed
 
@@ -188,7 +193,7 @@ def test_blocks_are_scaled_so_that_they_still_add_up(make_table, network, irb):
     table = make_table(network_overhead_ms=0.2, network_scale=2.0)
     blocks_ms = sum(map(table.block_ms, network.block_keys()))
     assert table.predict_ms(network) == pytest.approx(0.2 + blocks_ms)
-    assert table.curve_ms(irb, [8, 24]).tolist() == [2.0, 5.0]
+    assert curve(table, irb, [8, 24]).tolist() == [2.0, 5.0]
 
 
 def test_tables_that_predict_alike_have_one_digest(make_table, irb):
@@ -196,6 +201,49 @@ def test_tables_that_predict_alike_have_one_digest(make_table, irb):
     assert make_table(date='2030-01-01').digest == digest
     for other in (make_table({irb: 1.0}), make_table(network_scale=1.1)):
         assert other.digest != digest
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        dict(kind='estimated'),
+        dict(device='another'),
+        dict(backend='torchscript'),
+        dict(dtype='float16'),
+        dict(batch=1),
+        dict(threads=2),
+    ],
+)
+def test_what_a_table_is_of_is_in_its_digest(make_table, changed):
+    assert make_table(**changed).digest != make_table().digest
+
+
+@pytest.mark.parametrize(
+    ('changed', 'sentence'),
+    [
+        (dict(dtype='int8'), 'dtype: found "int8", expected one of float32, float16, bfloat16'),
+        (dict(batch=0), 'batch: found 0, expected a positive integer'),
+        (dict(threads='two'), 'threads: found "two", expected a positive integer'),
+        (dict(kind='guessed'), 'kind: found "guessed", expected "measured" or "estimated"'),
+        (dict(network_overhead_ms=-100), 'network_overhead_ms: found -100, expected 0 or more: of'),
+        (
+            dict(
+                network_overhead_ms=-3.0,
+                validation=dict(fitted_on=1, predicted_ms=[3.0], measured_ms=[3.1]),
+            ),
+            'expected -2.79 or more: of the networks of a validation the fastest takes 3.1 ms',
+        ),
+    ],
+)
+def test_a_table_edited_by_hand_is_refused_in_a_sentence(make_table, changed, sentence):
+    with pytest.raises(LatencyTableError, match=sentence):
+        LatencyTable.from_dict(make_table().to_dict() | changed)
+
+
+def test_an_overhead_below_zero_needs_networks_that_were_measured(make_table):
+    validation = dict(fitted_on=1, predicted_ms=[3.0], measured_ms=[3.1])
+    data = make_table().to_dict() | dict(network_overhead_ms=-0.5, validation=validation)
+    assert LatencyTable.from_dict(data).network_overhead_ms == -0.5
 
 
 def test_an_estimate_says_so(make_table):
@@ -311,10 +359,10 @@ def test_ranks_are_reported_where_there_are_some():
     assert text.endswith('Kendall tau 0.333')
 
 
-def test_digests_of_tables_without_the_newer_fields_stay():
+def test_the_digest_of_a_table_that_ships_stays():
     # Searches and tables refer to each other by them.
     table = LatencyTable.load(TABLES / 'v100_trt_fp16_b1_estimated.json')
-    assert table.digest == '90420aba93fd'
+    assert table.digest == '798ec7c87821'
 
 
 def test_a_newer_field_makes_another_block_and_another_digest(make_table):
@@ -329,3 +377,14 @@ def test_a_newer_field_makes_another_block_and_another_digest(make_table):
             f'{name} {value}' in readable(table.entries[0].key) for name, value in field.items()
         )
     assert len(digests) == 4
+
+
+def test_a_measured_table_goes_before_an_estimated_one_of_its_name(
+    make_table, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('prunet_mm.latency.table.TABLES', tmp_path)
+    make_table(kind='estimated').save(tmp_path / 'gpu_estimated.json')
+    assert LatencyTable.load('gpu').kind == 'estimated'
+    make_table().save(tmp_path / 'gpu.json')
+    assert LatencyTable.load('gpu').kind == 'measured'
+    assert LatencyTable.load('gpu_estimated').kind == 'estimated'

@@ -1,16 +1,16 @@
 import errno
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.errors import CheckpointError
+from prunet_mm.latency.promise import Promise
 from prunet_mm.models.prunet import PRUNet
 from prunet_mm.search import finish
 from prunet_mm.spec import NetworkSpec, SearchSpace
+from prunet_mm.timing.device import device_name
 
 
 @pytest.fixture
@@ -96,45 +96,34 @@ def test_the_supernet_has_become_that_network(searched, tmp_path):
         torch.testing.assert_close(network(x), supernet.eval()(x), rtol=1e-4, atol=1e-5)
 
 
-def test_the_device_of_the_table_measures_the_network(searched, make_table, tmp_path):
-    from prunet_mm.latency.device import device_name
+@pytest.fixture
+def measured(searched, make_table, tmp_path):
+    """Measure the network that was found, by a table of these fields."""
 
-    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
-    assert finish.measure_subnets([spec], searched.model.table, searched.model.latency) is None
-    here = make_table(device=device_name('cpu'))
-    assert finish.measure_subnets([spec], here, dict(device='cpu'))[0].latency_ms > 0
-    elsewhere = make_table(device=device_name('cpu'), backend='cuda-graph')
-    assert finish.measure_subnets([spec], elsewhere, dict(device='cpu')) is None
-    estimated = make_table(device=device_name('cpu'), kind='estimated')
-    assert finish.measure_subnets([spec], estimated, dict(device='cpu')) is None
+    def measure(**fields):
+        spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+        searched.model.table = make_table(**fields)
+        return finish.measure_subnets([spec], searched.model, 1.0)
+
+    return measure
 
 
-def test_a_process_that_dies_while_it_measures_costs_the_measurement_alone(
-    searched, make_table, monkeypatch, tmp_path
-):
-    from prunet_mm.latency.device import device_name
-
-    def die(*_):
-        raise BrokenProcessPool
-
-    monkeypatch.setattr(ProcessPoolExecutor, 'submit', die)
-    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
-    assert finish.measure_subnets([spec], make_table(device=device_name('cpu')), {}) is None
+def test_the_device_of_the_table_measures_the_network(measured):
+    here = dict(device=device_name('cpu'))
+    assert measured() is None  # of another device
+    assert measured(**here)[0].measured_ms > 0
+    assert measured(**here, backend='cuda-graph') is None
+    assert measured(**here, kind='estimated') is None
 
 
 @pytest.mark.parametrize('trouble', ['no memory', 'no process'])
-def test_a_measurement_that_fails_costs_the_measurement_alone(
-    searched, make_table, monkeypatch, tmp_path, trouble
-):
-    from prunet_mm.latency.device import device_name
-
+def test_a_measurement_that_fails_costs_the_measurement_alone(measured, monkeypatch, trouble):
     lines = []
     monkeypatch.setattr(finish, 'print_log', lambda text, **_: lines.append(text))
     if trouble == 'no process':
         monkeypatch.setattr(os, 'pipe', failing)
-    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
-    table = make_table(device=device_name('cpu'), batch=2**31 - 1)  # images of 512 GiB
-    assert finish.measure_subnets([spec], table, {}) is None
+    # images of 512 GiB
+    assert measured(device=device_name('cpu'), batch=2**31 - 1) is None
     (line,) = lines
     assert line.startswith('The network is not measured: ')
     assert ('out of memory' if trouble == 'no memory' else 'Too many open files') in line
@@ -142,6 +131,58 @@ def test_a_measurement_that_fails_costs_the_measurement_alone(
 
 def failing(*_):
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def clock_off_by(factor):
+    """A machine on which every network takes ``factor`` times what the table says."""
+
+    def measure(specs, model, predicted_ms):
+        took_ms = [factor * model.table.predict_ms(spec) for spec in specs]
+        said_ms = [predicted_ms, *(ms / factor for ms in took_ms[1:])]
+        return [
+            Promise(said, 1.1 * took, 0.01, 99, 1.1, (1.09, 1.11), took, (0.99 * took, 1.01 * took))
+            for said, took in zip(said_ms, took_ms, strict=True)
+        ]
+
+    return measure
+
+
+@pytest.mark.parametrize('factor', [0.85, 1.0, 1.15])
+def test_an_error_of_the_table_is_found_and_corrected(make_search, monkeypatch, tmp_path, factor):
+    monkeypatch.setattr(finish, 'measure_subnets', clock_off_by(factor))
+    runner = make_search({'default_hooks.checkpoint.interval': 100})
+    runner.train()
+    spec, table = NetworkSpec.load(tmp_path / 'work/subnet.json'), runner.model.table
+    told, budget_ms = spec.provenance, runner.model.budget.budget_ms
+    took_ms = factor * table.predict_ms(spec)
+    assert told['measured']['at_table_state_ms'] == pytest.approx(took_ms, abs=1e-6)
+    assert took_ms <= 1.01 * budget_ms
+    if told['table_rescaled_by'] == pytest.approx(factor):
+        assert told['predicted_ms'] == pytest.approx(took_ms, abs=1e-6)
+    else:  # there is nothing wider to use the budget with
+        assert factor < 1
+        assert all(one.fixed_width == one.widths[-1] for one in runner.model.supernet.prunodes())
+    assert told['measured']['state'] == 1.1
+    assert runner.model.supernet.derive().layers == spec.layers
+    assert load_checkpoint_file(tmp_path / 'work/searched.pth')
+
+
+def test_a_correction_that_makes_it_worse_is_taken_back(make_search, monkeypatch, tmp_path):
+    """The second measurement has nothing to do with the first."""
+    before = []
+
+    def measure(specs, model, predicted_ms):
+        before.append(specs[0])
+        took = model.budget.budget_ms * (1.1 if len(before) == 1 else 2.0)
+        return [Promise(predicted_ms, took, 0.01, 99, 1.0, (1, 1), took, (took, took))]
+
+    monkeypatch.setattr(finish, 'measure_subnets', measure)
+    runner = make_search({'default_hooks.checkpoint.interval': 100})
+    runner.train()
+    assert len(before) > 1
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    assert spec.layers == before[0].layers == runner.model.supernet.derive().layers
+    assert spec.provenance['table_rescaled_by'] == 1.0
 
 
 def test_deriving_from_the_last_checkpoint_gives_the_same(searched, make_search, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from prunet_mm.errors import ConfigError
 from prunet_mm.search import model as module
-from prunet_mm.search.latency_settings import require_settings
+from prunet_mm.search.latency_settings import doubt, require_settings
 
 
 def test_the_settings_of_the_table_and_none_at_all_pass(make_table):
@@ -60,3 +60,18 @@ WIDE = {
         dict(type='PackInputs'),
     ]
 }
+
+
+@pytest.mark.parametrize(
+    ('predicted_ms', 'says'),
+    [([1.0, 2.0, 3.0, 4.0], ''), ([1.0, 3.0, 2.0, 4.0], 'tau'), ([1.2, 2.4, 3.6, 4.8], '20.0%')],
+)
+def test_a_table_that_ranks_or_predicts_badly_is_doubted(make_table, predicted_ms, says):
+    validation = dict(fitted_on=4, predicted_ms=predicted_ms, measured_ms=[1.0, 2.0, 3.0, 4.0])
+    sentence = doubt(make_table(validation=validation))
+    assert bool(sentence) == bool(says)
+    assert says in sentence
+
+
+def test_a_table_that_was_never_held_against_networks_is_not_judged(make_table):
+    assert doubt(make_table()) == ''

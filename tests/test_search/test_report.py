@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from prunet_mm.errors import SearchError
-from prunet_mm.latency.measure import Timing
+from prunet_mm.latency.promise import Promise
 from prunet_mm.search import report as module
 from prunet_mm.search.finalists import Finalist
 from prunet_mm.search.report import Outcome, pictures, write_report
@@ -95,6 +95,13 @@ def network():
     return SPACE.network([(p, p.candidates[0], 16) for p in places])
 
 
+def promised(measured_ms, iqr_ms):
+    """What was measured, on a machine that is slower by a tenth than on the table's day."""
+    then_ms = measured_ms / 1.1
+    ends = 0.99 * then_ms, 1.01 * then_ms
+    return Promise(then_ms, measured_ms, iqr_ms, 300, 1.1, (1.09, 1.11), then_ms, ends)
+
+
 def report(work_dir, history=HISTORY, **changes):
     """Write a report on a history, as the one of a network of two layers."""
     if history is not None:
@@ -129,12 +136,20 @@ def test_it_says_what_was_found(words):
 
 
 def test_latency_stands_against_budget_and_clock(words):
-    text = words(measured=Timing(0.9801, 0.0098, 300))
+    text = words(promise=promised(0.9801, 0.0098))
     assert '0.9000 ms' in line(text, 'budget')
     assert '0.8910 ms' in line(text, 'predicted') and '99.00%' in line(text, 'predicted')
     for words in ('0.9801 ms', '110.00%', 'median of 300', 'IQR 0.0098 ms (1.0%)'):
         assert words in line(text, 'measured')
     assert 'measured on Some Device: eager, float32, batch 64, 1 thread' in text
+    assert 'The machine takes 1.100 times as long as on the day of the table (1.09 to 1.11;' in text
+    assert "At the table's state the network takes 0.8910 ms (0.8821 to 0.8999)" in text
+    assert 'rounded once more' not in text
+
+
+def test_a_correction_is_told(words):
+    text = words(promise=promised(0.9801, 0.0098), rescaled_by=0.925)
+    assert 'by the table times 0.925' in ' '.join(text.split())
 
 
 def test_the_command_that_trains_it_can_be_pasted(monkeypatch, tmp_path):
@@ -265,7 +280,7 @@ def test_it_fits_any_terminal(tmp_path, words):
         rounding=Rounding({}, 0.85, blocked=('stage1.layer2', 24, 0.0625)),
         finalists=FINALISTS,
         table_device='measured on ' + 'a very long name ' * 10,
-        measured=Timing(12345.9801, 12345.0098, 300),
+        promise=promised(12345.9801, 12345.0098),
     )
     assert text.isascii()
     *lines, _ = (line for line in text.splitlines() if str(tmp_path) not in line)

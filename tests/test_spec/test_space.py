@@ -84,6 +84,16 @@ def test_smallest_and_largest_are_those_of_fewest_and_most_macs(tiny):
     assert tiny.largest().macs() == max(macs)
 
 
+def test_smallest_and_largest_can_be_those_of_any_cost(tiny):
+    def cost(key):
+        """More for what has fewer MACs: a latency need not follow them."""
+        return 1e6 / key.macs() + 1
+
+    costs = [sum(map(cost, spec.block_keys())) for spec in everything(tiny)]
+    for network, end in ((tiny.smallest(cost), min), (tiny.largest(cost), max)):
+        assert sum(map(cost, network.block_keys())) == pytest.approx(end(costs))
+
+
 def test_random_reaches_every_network(tiny):
     left = {spec.layers for spec in everything(tiny)}
     rng = random.Random(0)

@@ -117,6 +117,19 @@ def test_the_fastest_network_left_is_what_the_budget_is_checked_against(supernet
     assert supernet.fastest_ms() <= min(drawn)
 
 
+def test_the_slowest_network_is_found_by_latency_not_by_macs(supernet, table):
+    """With the most MACs one may well be faster, and budgets between the two are met."""
+    steps_ms, widest = table.block_ms, max(key.hidden for key in supernet.space.block_keys())
+    table.block_ms = lambda key: steps_ms(key) / (100 if key.hidden == widest else 1)
+    supernet.attach_latency(table)
+    slowest_ms = table.predict_ms(supernet.space.largest(table.block_ms))
+    assert supernet.slowest_ms() == pytest.approx(slowest_ms)
+    assert slowest_ms > table.predict_ms(supernet.space.largest())
+    rng = random.Random(0)
+    drawn = [table.predict_ms(supernet.space.random(rng)) for _ in range(200)]
+    assert supernet.slowest_ms() >= max(drawn)
+
+
 def test_what_is_reachable_holds_every_layer_until_the_skips_open(supernet):
     def pressed_ms():
         """E[lat] with everything that the search moves pushed to where it costs least."""

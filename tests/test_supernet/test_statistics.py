@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from prunet_mm.models.recompute import frozen_statistics
-from prunet_mm.supernet.statistics import recalibrate
+from prunet_mm.models.statistics import recalibrate
 
 
 def buffers(model):

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 
-from prunet_mm.latency.backends import BACKENDS
+from prunet_mm.timing.backends import BACKENDS
 
 USE = """
 import sys

@@ -3,8 +3,8 @@ from functools import partial
 
 import pytest
 
+from prunet_mm.estimates.roofline import DEVICES, Roofline
 from prunet_mm.latency import LatencyTable
-from prunet_mm.latency.roofline import DEVICES, Roofline
 from prunet_mm.spec import SearchSpace, load_zoo
 
 SPACE = dict(

@@ -99,7 +99,7 @@ def test_digits_search_killed_interrupted_and_finished(
     spec = NetworkSpec.load(work_dir / 'subnet.json')
     assert space.why_not(spec) is None
     budget_ms, predicted_ms = spec.provenance['budget_ms'], latencies.predict_ms(spec)
-    assert budget_ms == pytest.approx(latencies.predict_ms(space.largest()) / 2)
+    assert budget_ms == pytest.approx(latencies.predict_ms(space.largest(latencies.block_ms)) / 2)
     assert predicted_ms <= budget_ms
     assert predicted_ms >= 0.99 * budget_ms or re.search('No (single granule|wider)', out)
     assert f'{predicted_ms:.4f} ms' in out

@@ -1,0 +1,219 @@
+"""Does a network keep what its table promised? Measured among networks that the table knows.
+
+A latency now is not one of the table's day: clocks differ, and a lone network finds more of itself
+in the caches than it did among the many of a table. So it takes turns with *references*: networks
+whose latency at the table's state is known, since they were timed as a whole beside its blocks. Of
+each reference follows what the network would have taken then,
+
+    latency at the table's state = (network now / reference now, round by round) * reference then
+
+of which the median is taken; how far they disagree tells how well it is known.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prunet_mm.latency.chains import anchor_block
+from prunet_mm.latency.table import LatencyTable
+from prunet_mm.spec import NetworkSpec, SearchSpace
+from prunet_mm.timing.samples import Measurement, Timing, median_interval
+
+REFERENCES = 15  # beside the slowest network of the space; with fewer they disagree too widely
+CLOSE = 0.02  # share by which a measurement may be off the prediction before that is acted upon
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A network whose latency at a table's state is known.
+
+    Attributes:
+        spec: The network.
+        then_ms: What it took when the table was made, or what the table predicts.
+        measured: Which of the two that is.
+    """
+
+    spec: NetworkSpec
+    then_ms: float
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What was measured of a network, beside its prediction.
+
+    Attributes:
+        predicted_ms: By the table.
+        measured_ms: Median now.
+        iqr_ms: Distance between the quartiles of the samples.
+        samples: How many there are.
+        state: How slow the machine is, relative to the table's day: median of the references.
+        state_interval: The interval that has it in it, in 95 of 100 cases.
+        at_table_state_ms: The network's latency at the table's state, which a budget is of.
+        interval_ms: The interval that has that in it.
+        waited: The part of its time that the network waited for a core that others had.
+    """
+
+    predicted_ms: float
+    measured_ms: float
+    iqr_ms: float
+    samples: int
+    state: float
+    state_interval: tuple[float, float]
+    at_table_state_ms: float
+    interval_ms: tuple[float, float]
+    waited: float = 0.0
+
+    @property
+    def timing(self) -> Timing:
+        """The measurement of now."""
+        return Timing(self.measured_ms, self.iqr_ms, self.samples)
+
+    @property
+    def factor(self) -> float:
+        """By what the table is off for this network."""
+        return self.at_table_state_ms / self.predicted_ms
+
+    @property
+    def broken(self) -> bool:
+        """Whether prediction and measurement differ by more than noise and `CLOSE` explain."""
+        low, high = self.interval_ms
+        return abs(self.factor - 1) > CLOSE and not low <= self.predicted_ms <= high
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+    def sentences(self, budget_ms: float) -> list[str]:
+        """What it says, for people."""
+        low, high = self.interval_ms
+        lines = [
+            f'The machine takes {self.state:.3f} times as long as on the day of the table '
+            f'({_ends(self.state_interval)}; by the references that took turns with the network).',
+            f"At the table's state the network takes {self.at_table_state_ms:.4f} ms "
+            f'({_ends((low, high))}), {self.factor:.1%} of the predicted and '
+            f'{self.at_table_state_ms / budget_ms:.1%} of the budget.',
+        ]
+        if not low <= self.predicted_ms <= high:
+            lines.append('That is off the prediction by more than its interval: the table errs.')
+        if self.waited > CLOSE:
+            lines.append(
+                f'It waited for a core {self.waited:.0%} of its time, since others had it: measure '
+                'again on an idle machine (tools/search.py --derive-only).'
+            )
+        return lines
+
+
+def references(table: LatencyTable, space: SearchSpace, near_ms: float) -> list[Reference]:
+    """Networks around a latency, and the slowest one of the space.
+
+    They are the table's own, which were timed when it was made; where it has none (older ones do
+    not keep them) random ones stand in, with what it predicts for them.
+    """
+    found = table.validation
+    if found and found.networks:
+        known = [Reference(*pair) for pair in zip(found.networks, found.measured_ms, strict=True)]
+    else:
+        rng = random.Random('references')
+        specs = [space.random(rng) for _ in range(20 * REFERENCES)]
+        known = [Reference(spec, table.predict_ms(spec), False) for spec in specs]
+    known.sort(key=lambda one: abs(one.then_ms / near_ms - 1))
+    slowest = space.largest(table.block_ms)
+    return [*known[:REFERENCES], Reference(slowest, table.predict_ms(slowest), False)]
+
+
+def judge(
+    found: Measurement,
+    predicted_ms: Sequence[float],
+    known: Sequence[Reference],
+) -> list[Promise]:
+    """What samples say of networks.
+
+    Args:
+        found: Labels count the networks first, then the references.
+        predicted_ms: Of each network.
+        known: The references.
+    """
+    # What the table only predicts counts where it was all there is.
+    counted = [n for n, one in enumerate(known) if one.measured] or range(len(known))
+    labels = {len(predicted_ms) + n: known[n].then_ms for n in counted}
+    states = [found.timing(label).latency_ms / then_ms for label, then_ms in labels.items()]
+    promises = []
+    for index, expected_ms in enumerate(predicted_ms):
+        then_ms = [found.ratio(index, label)[0] * ms for label, ms in labels.items()]
+        at_table_state_ms, timing = statistics.median(then_ms), found.timing(index)
+        promises.append(
+            Promise(
+                expected_ms,
+                *timing,
+                timing.latency_ms / at_table_state_ms,
+                median_interval(states),
+                at_table_state_ms,
+                median_interval(then_ms),
+                found.waited(index),
+            )
+        )
+    return promises
+
+
+def keep(
+    table: LatencyTable,
+    space: SearchSpace,
+    specs: Sequence[NetworkSpec],
+    device: str,
+    predicted_ms: float,
+    max_seconds: float = 20.0,
+) -> list[Promise]:
+    """Measures networks in turn with references, as the table was measured.
+
+    Args:
+        table: Of this device.
+        space: Which the networks are of.
+        specs: The networks, the first of which references are chosen around.
+        device: Where, 'cpu', 'cuda' or 'cuda:N'.
+        predicted_ms: Of the first network; of the others the table's prediction is taken.
+        max_seconds: Measure about this long at most.
+
+    Raises:
+        ConfigError: Device or backend are not here.
+        PrunetError: A network cannot be run so.
+    """
+    from prunet_mm.latency.pool import Pool  # not above, since it imports torch
+    from prunet_mm.timing.engine import Protocol, deployed, measure, stopwatch_for
+    from prunet_mm.timing.memory import explained
+
+    settings = table.settings(device)
+    settings.require()
+    known = references(table, space, predicted_ms)
+    with explained(device, settings.batch), deployed(settings):
+        pool = Pool(settings)
+        images = pool.inputs(specs[0].block_keys()[0])
+        networks = [*specs, *(one.spec for one in known)]
+        stops = [pool.network(label, spec, images) for label, spec in enumerate(networks)]
+        # The anchor is what stood between the passes on the table's day, too.
+        visits = measure(
+            lambda number: stops,
+            Protocol(min_rounds=8, precision=0.004, max_seconds=max_seconds),
+            stopwatch_for(settings),
+            anchor=lambda: pool.target([anchor_block(space)]),
+            enough=lambda visits: Measurement(visits).uncertainty_of(0) <= 0.004,
+        )
+    others_ms = [table.predict_ms(spec) for spec in specs[1:]]
+    return judge(Measurement(visits), [predicted_ms, *others_ms], known)
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return 'how well is not known' if high - low == float('inf') else f'{low:.4g} to {high:.4g}'
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_rounded(one) for one in value]
+    if isinstance(value, float):
+        return round(value, 6) if abs(value) != float('inf') else None
+    return value
