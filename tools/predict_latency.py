@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunet_mm.engine.cli import load_config, require_output, run
 from prunet_mm.engine.shipped import shipped_config
 from prunet_mm.errors import ConfigError
+from prunet_mm.latency.limits import printed_limits
 
 if TYPE_CHECKING:
     from prunet_mm.latency import LatencyTable
@@ -73,11 +76,11 @@ def main() -> None:
             raise ConfigError('--save-table takes one search config and one --batch')
         table = estimated_table(load_space(args.targets[0]), device, batches[0])
         table.save(args.save_table)
-    specs = [named for target in args.targets for named in load_target(target)]
+    targets = [load_target(target) for target in args.targets]
     if args.table:
-        records = by_table(specs, LatencyTable.load(args.table))
+        records = by_table(targets, LatencyTable.load(args.table))
     else:
-        records = by_roofline(specs, name, batches)
+        records = by_roofline(targets, name, batches)
     if args.json:
         print(json.dumps(records, indent=2))
     else:
@@ -99,7 +102,7 @@ def is_config(target: str) -> bool:
 
 
 def load_target(target: str) -> list[tuple[str, NetworkSpec]]:
-    """The networks that a target stands for, with what to call them."""
+    """The network that a target stands for, or the two ends of a space, with what to call them."""
     from prunet_mm.spec import NetworkSpec, load_zoo
 
     if not is_config(target):
@@ -129,8 +132,21 @@ def load_space(path: str) -> SearchSpace:
     return SearchSpace.from_dict(config.space, source=f'{path}: space')
 
 
+def printed(
+    named: list[tuple[str, NetworkSpec]], predict_ms: Callable[[NetworkSpec], float]
+) -> Iterator[tuple[str, NetworkSpec, str]]:
+    """Names, networks and their latencies, the limits of a space rounded inwards.
+
+    So each of these, typed back as the budget of a search, is one that it accepts.
+    """
+    names, specs = zip(*named, strict=True)
+    found_ms = [predict_ms(spec) for spec in specs]
+    rounded = printed_limits(*found_ms) if len(named) > 1 else [f'{ms:.4f}' for ms in found_ms]
+    return zip(names, specs, rounded, strict=True)
+
+
 def by_roofline(
-    specs: list[tuple[str, NetworkSpec]], name: str, batches: list[int]
+    targets: list[list[tuple[str, NetworkSpec]]], name: str, batches: list[int]
 ) -> list[dict[str, object]]:
     """A record per network and batch, by the model of the device."""
     from prunet_mm.latency.published import find_published
@@ -144,7 +160,7 @@ def by_roofline(
             device=name,
             device_name=device.name,
             batch=batch,
-            latency_ms=round(model.predict_ms(spec, device, batch), 4),
+            latency_ms=float(latency_ms),
             kind='estimated',
             source='prunet_mm.latency.roofline',
             backend=fit['backend'],
@@ -153,12 +169,17 @@ def by_roofline(
             mean_error_left_out=fit['errors'][device.published_as]['left_out'],
             published_ms=find_published(spec, device.published_as, batch),
         )
-        for target, spec in specs
+        for named in targets
         for batch in batches
+        for target, spec, latency_ms in printed(
+            named, partial(model.predict_ms, device=device, batch=batch)
+        )
     ]
 
 
-def by_table(specs: list[tuple[str, NetworkSpec]], table: LatencyTable) -> list[dict[str, object]]:
+def by_table(
+    targets: list[list[tuple[str, NetworkSpec]]], table: LatencyTable
+) -> list[dict[str, object]]:
     """A record per network, by a latency table; its kind is the table's."""
     return [
         dict(
@@ -166,14 +187,15 @@ def by_table(specs: list[tuple[str, NetworkSpec]], table: LatencyTable) -> list[
             network=spec.name,
             device=table.device,
             batch=table.batch,
-            latency_ms=round(table.predict_ms(spec), 4),
+            latency_ms=float(latency_ms),
             kind=table.kind,
             source=table.source,
             backend=table.backend,
             dtype=table.dtype,
             protocol=table.describe(),
         )
-        for target, spec in specs
+        for named in targets
+        for target, spec, latency_ms in printed(named, table.predict_ms)
     ]
 
 
@@ -202,7 +224,7 @@ def rows(records: list[dict[str, object]]) -> str:
     published = any(record.get('published_ms') for record in records)
     found = [['target', 'batch', f'{kind} [ms]'] + ['published [ms]', 'ratio'] * published]
     for record in records:
-        row = [str(record['target']), str(record['batch']), f'{record["latency_ms"]:.3f}']
+        row = [str(record['target']), str(record['batch']), f'{record["latency_ms"]:g}']
         if known := record.get('published_ms'):
             row += [f'{known:.2f}', f'{record["latency_ms"] / known:.3f}']
         found.append(row + ['-'] * (len(found[0]) - len(row)))
