@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from prunet_mm.datasets.coco_check import class_names, is_coco
 from prunet_mm.datasets.dataset_config import inner_configs, type_name
+from prunet_mm.datasets.folder_check import is_folders
 from prunet_mm.errors import ConfigError, DataError
 
 # Wrappers and transforms that put several images of a data set into one, by their names in mmdet.
@@ -125,6 +126,11 @@ def _built_length(dataset: Mapping) -> int | None:
 
 def _class_of(dataset: Mapping) -> type | None:
     """The class of a data set that is registered for everyone, as ours are."""
+    if is_coco(dataset) or is_folders(dataset):
+        return None
+    import prunet_mm
+
+    prunet_mm.register_all_modules()  # which takes seconds, and may not have happened yet
     from mmengine.registry import DATASETS
 
     kind = dataset.get('type')

@@ -154,14 +154,17 @@ def load_config(
     cfg_options: dict | None = None,
     work_dir: str | None = None,
     first: str = 'cls',
+    register: bool = True,
 ) -> Config:
-    """Reads a config, with everything of this package registered.
+    """Reads a config.
 
     Args:
         path: The config file, or what :func:`prunet_mm.engine.shipped.find_config` knows by name.
         cfg_options: Settings that replace those of the file, by dotted name.
         work_dir: Replaces the config's, which in turn replaces ``work_dirs/<name of the file>``.
         first: Which folder of the shipped configs a name is looked for in first.
+        register: Whether everything of this package is made known to mmengine, which imports torch;
+            what builds nothing need not wait for it.
 
     Raises:
         ConfigError: The file or one of its bases is missing, does not run or has a number that
@@ -172,7 +175,7 @@ def load_config(
 
     import prunet_mm
 
-    prunet_mm.register_all_modules()
+    prunet_mm.register_all_modules() if register else prunet_mm.name_configs()
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, so it can fail in any way

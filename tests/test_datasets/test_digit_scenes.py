@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from prunet_mm.datasets import Digits
+from prunet_mm.datasets.digits import Digits
 from prunet_mm.datasets.digit_scenes import (
     MAX_DIGITS,
     MAX_OVERLAP,
