@@ -301,15 +301,16 @@ def sample_batch(
     step: int,
     collate: Callable = pseudo_collate,
 ) -> Any:
-    """Batch number ``step`` of a stream, loaded here and now; the same on every process.
+    """This process's share of batch number ``step`` of a stream, loaded here and now.
 
     Arguments as for :func:`build_stream`.
 
     Raises:
         DataError: An image is missing or cannot be decoded.
     """
-    samples = StreamDataset(dataset, seed, stream)
-    sampler = StreamSampler(indices, seed, stream, start=step * batch_size)
+    samples, processes = StreamDataset(dataset, seed, stream), get_world_size()
+    start = step * batch_size * processes
+    sampler = StreamSampler(indices, seed, stream, start, get_rank(), processes)
     return collate(samples.__getitems__(list(islice(sampler, batch_size))))
 
 

@@ -53,6 +53,12 @@ def explain(error: BaseException) -> str | None:
     ):
         first, *_ = str(error).splitlines() or ['']
         reason = re.sub(r'\A\[\S+\] ', '', first)  # without the place in gloo's source
+        if late := re.search(r'Timed out waiting (\d+)ms', reason):
+            return (
+                f'another process of this run has not answered for {int(late[1]) / 1000:g} s: it '
+                'hangs, or is slow (env_cfg.dist_cfg.timeout is how many seconds the others wait); '
+                'end it, then go on with --resume'
+            )
         return (
             f'another process of this run has ended or does not answer ({reason}): its own error '
             'says why; then go on with --resume'

@@ -79,14 +79,17 @@ class SearchData:
         )
 
     def probe(self, part: str, count: int, step: int = 0) -> list:
-        """Return some batches of a part for a test outside the streams; they depend on ``step``."""
+        """Return some batches of a part for a test outside the streams; they depend on ``step``.
+
+        All processes together have the images that one process with larger batches would have.
+        """
         return [
             sample_batch(
                 self.dataset,
                 self.indices[part],
                 batch_size=self.batch_size[part],
                 seed=self.seed,
-                stream=f'probe of {part} on rank {get_rank()}',
+                stream=f'probe of {part}',
                 step=step * count + i,
                 collate=self.collate,
             )

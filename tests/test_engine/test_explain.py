@@ -48,6 +48,13 @@ def test_a_full_disk_is_no_defect():
     assert explain(OSError(errno.EBADF, os.strerror(errno.EBADF))) is None
 
 
+def test_a_process_that_waited_in_vain_says_for_how_long():
+    late = '[/x/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 60000ms for recv operation'
+    sentence = explain(RuntimeError(late))
+    assert sentence.startswith('another process of this run has not answered for 60 s')
+    assert 'env_cfg.dist_cfg.timeout' in sentence and '--resume' in sentence
+
+
 @pytest.mark.parametrize(
     ('error', 'reason'),
     [
