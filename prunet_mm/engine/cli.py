@@ -45,6 +45,9 @@ def run(main: Callable[[], None]) -> None:
     Exits with 2 after bad input and with 130 after Ctrl-C, where the text of the
     `KeyboardInterrupt`, if it has one, is the line. Anything else is a defect and propagates.
     """
+    for stream in (sys.stdout, sys.stderr):  # a file may have a name that is no text
+        with contextlib.suppress(AttributeError):  # in place of it may stand anything
+            stream.reconfigure(errors='backslashreplace')
     try:
         main()
     except KeyboardInterrupt as interrupt:
@@ -314,8 +317,13 @@ def set_loader_defaults(cfg: Config, pin_memory: bool = True, keep_workers: bool
         cfg: The config; the loaders for training, validation and test are changed.
         pin_memory: Whether loaders may copy batches to page-locked memory.
         keep_workers: Whether workers may live on between epochs.
+
+    Raises:
+        ConfigError: A loader's ``collate_fn`` is none.
     """
     import torch
+
+    from prunet_mm.datasets.loader_check import collate_function
 
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
@@ -323,6 +331,7 @@ def set_loader_defaults(cfg: Config, pin_memory: bool = True, keep_workers: bool
             continue
         if cfg.get('default_scope') == 'mmpretrain':
             loader.setdefault('collate_fn', dict(type='default_collate'))
+        collate_function(loader, name)
         loader.setdefault('pin_memory', torch.cuda.is_available())
         loader.setdefault('persistent_workers', True)
         loader.pin_memory &= pin_memory

@@ -82,6 +82,8 @@ SETTINGS = {
     'train_cfg.architecture_interval': SOME,
     'auto_scale_lr.base_batch_size': SOME,
     'default_hooks.checkpoint.interval': Allowed(-1),
+    'default_hooks.checkpoint.max_keep_ckpts': Allowed(-1),
+    'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
     'default_hooks.logger.interval': SOME,
     **{
         f'optim_wrapper{part}.{name}': allowed

@@ -29,6 +29,16 @@ from prunet_mm.engine.checkpoint import (
 from prunet_mm.errors import CheckpointError, PrunetError
 
 
+class Touching:
+    """Pickles as a command that makes a file, which a careless loader then makes."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / 'iter_1.pth'
@@ -211,7 +221,7 @@ class TestMMEngine:
     def test_every_scheme_refuses_what_runs_code(self, server, tmp_path, monkeypatch):
         folder, url = server
         marker = tmp_path / 'marker'
-        torch.save(functools.partial(os.system, f'touch {marker}'), folder / 'evil.pth')
+        torch.save(Touching(marker), folder / 'evil.pth')
         for scheme in addresses._MODELS:
             monkeypatch.setitem(addresses._MODELS, scheme, lambda: dict(evil=f'{url}/evil.pth'))
         lists = [f'{scheme}://evil' for scheme in addresses._MODELS]
