@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo detect test lint docs pictures clean
+.PHONY: help demo detect test lint docs docs-run pictures clean
 
 PY := $(VENV)/bin/python
 # Bytecode is written when a module is first imported: compiling all of torch up front takes longer.
@@ -26,6 +26,7 @@ help:
 	@echo 'make test   run the tests; ARGS="-k spec" selects some of them'
 	@echo 'make lint   check style and format'
 	@echo 'make docs   build the pages of docs/ into build/docs, in an environment of their own'
+	@echo 'make docs-run  run the shell commands of README and docs, in a folder of its own'
 	@echo 'make pictures  make the pictures of README and docs again, from runs of their own'
 	@echo 'make clean  remove caches and builds; .venv, data and work_dirs stay'
 	@echo 'PYTHON=python3.12 and VENV=somewhere change the interpreter and the environment.'
@@ -64,6 +65,10 @@ lint: $(VENV)/.test-installed
 docs: $(VENV)-docs/.installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
 	@echo 'open build/docs/index.html'
+
+# Their shell commands, each run in an empty folder and, where it takes long, on fewer steps.
+docs-run: $(VENV)/.test-installed
+	$(PY) benchmarks/run_docs.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -17,7 +17,8 @@ __all__ = ['__version__', 'register_all_modules']
 _REGISTERING_MODULES = (
     'prunet_mm.models',
     'prunet_mm.detection',
-    'prunet_mm.datasets',
+    'prunet_mm.datasets.digits',
+    'prunet_mm.datasets.gray',
     'prunet_mm.engine.bf16_optim_wrapper',
     'prunet_mm.engine.checkpoint_hook',
     'prunet_mm.engine.loss_hook',
@@ -43,10 +44,7 @@ def register_all_modules() -> None:
     try:
         for module in _REGISTERING_MODULES:
             importlib.import_module(module)
-        # mmengine knows the packages whose configs 'PACKAGE::folder/name.py' finds from a list.
-        from mmengine.config.utils import MODULE2PACKAGE
-
-        MODULE2PACKAGE['prunet_mm'] = 'prunet_mm'
+        name_configs()
     except ModuleNotFoundError as error:
         if error.name not in ('torch', 'mmengine', 'mmcv', 'mmpretrain'):
             raise
@@ -54,6 +52,13 @@ def register_all_modules() -> None:
             f'the models of prunet_mm need {error.name}, which is not installed: '
             'run "pip install \'prunet_mm[mm]\'", or "pip install -e \'.[mm]\'" in a checkout'
         ) from None
+
+
+def name_configs() -> None:
+    """Let mmengine find this package's configs as ``prunet_mm::folder/name.py``."""
+    from mmengine.config.utils import MODULE2PACKAGE  # a list of the packages that it knows
+
+    MODULE2PACKAGE['prunet_mm'] = 'prunet_mm'
 
 
 check_dependencies()

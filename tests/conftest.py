@@ -90,11 +90,12 @@ class Ranks:
         sys.argv = [str(arg) for arg in args]
         runpy.run_path(str(ROOT / sys.argv[0]), run_name='__main__')
 
-    def end(self, timeout=300):
-        """Wait for all; returns exit code and output of each."""
+    def end(self, hung=None, timeout=300):
+        """Wait for all but the process that hangs; returns exit code and output of each."""
         try:
-            for process in self.processes:
-                process.join(timeout)
+            for rank, process in enumerate(self.processes):
+                if rank != hung:
+                    process.join(timeout)
             return [
                 (process.exitcode, output.read_text())
                 for process, output in zip(self.processes, self.outputs, strict=True)
@@ -107,7 +108,11 @@ class Ranks:
 @pytest.fixture
 def run_ranks(tmp_path):
     """Run a tool in several processes; see `Ranks`."""
-    return lambda count, *args, **kwargs: Ranks(count, tmp_path, *args, **kwargs).end()
+
+    def run(count, *args, first=None, **kwargs):
+        return Ranks(count, tmp_path, *args, first=first).end(**kwargs)
+
+    return run
 
 
 @pytest.fixture(scope='session')

@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Check the data of every split."""
     args = parse_args()
-    cfg = cli.load_config(args.config, args.cfg_options)
+    cfg = cli.load_config(args.config, args.cfg_options, register=False)
 
     from prunet_mm.datasets.image_check import EVERYTHING, HEADERS, NOTHING
     from prunet_mm.datasets.layout import check_data

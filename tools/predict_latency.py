@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from prunet_mm.engine.cli import load_config, require_output, run
 from prunet_mm.engine.shipped import shipped_config
 from prunet_mm.errors import ConfigError
+from prunet_mm.latency.limits import printed_limits
 
 if TYPE_CHECKING:
     from prunet_mm.latency import LatencyTable
@@ -80,8 +81,8 @@ def main() -> None:
         cost = known.block_ms
     else:
         cost = partial(Roofline.load().block_ms, device=device, batch=batches[0])
-    specs = [named for target in args.targets for named in load_target(target, cost)]
-    records = by_table(specs, known) if args.table else by_roofline(specs, name, batches)
+    targets = [load_target(target, cost) for target in args.targets]
+    records = by_table(targets, known) if args.table else by_roofline(targets, name, batches)
     if args.json:
         print(json.dumps(records, indent=2))
     else:
@@ -103,9 +104,9 @@ def is_config(target: str) -> bool:
 
 
 def load_target(target: str, cost: Callable) -> list[tuple[str, NetworkSpec]]:
-    """The networks that a target stands for, with what to call them.
+    """The network that a target stands for, or the two ends of a space, with what to call them.
 
-    A space stands for its fastest and its slowest network, by the ``cost`` of a block in ms.
+    The ends are its fastest and its slowest network, by the ``cost`` of a block in ms.
     """
     from prunet_mm.spec import NetworkSpec, load_zoo
 
@@ -138,8 +139,21 @@ def load_space(path: str) -> SearchSpace:
     return SearchSpace.from_dict(config.space, source=f'{path}: space')
 
 
+def printed(
+    named: list[tuple[str, NetworkSpec]], predict_ms: Callable[[NetworkSpec], float]
+) -> Iterator[tuple[str, NetworkSpec, str]]:
+    """Names, networks and their latencies, the limits of a space rounded inwards.
+
+    So each of these, typed back as the budget of a search, is one that it accepts.
+    """
+    names, specs = zip(*named, strict=True)
+    found_ms = [predict_ms(spec) for spec in specs]
+    rounded = printed_limits(*found_ms) if len(named) > 1 else [f'{ms:.4f}' for ms in found_ms]
+    return zip(names, specs, rounded, strict=True)
+
+
 def by_roofline(
-    specs: list[tuple[str, NetworkSpec]], name: str, batches: list[int]
+    targets: list[list[tuple[str, NetworkSpec]]], name: str, batches: list[int]
 ) -> list[dict[str, object]]:
     """A record per network and batch, by the model of the device."""
     from prunet_mm.estimates.published import find_published
@@ -153,7 +167,7 @@ def by_roofline(
             device=name,
             device_name=device.name,
             batch=batch,
-            latency_ms=round(model.predict_ms(spec, device, batch), 4),
+            latency_ms=float(latency_ms),
             kind='estimated',
             source='prunet_mm.estimates.roofline',
             backend=fit['backend'],
@@ -162,12 +176,17 @@ def by_roofline(
             mean_error_left_out=fit['errors'][device.published_as]['left_out'],
             published_ms=find_published(spec, device.published_as, batch),
         )
-        for target, spec in specs
+        for named in targets
         for batch in batches
+        for target, spec, latency_ms in printed(
+            named, partial(model.predict_ms, device=device, batch=batch)
+        )
     ]
 
 
-def by_table(specs: list[tuple[str, NetworkSpec]], table: LatencyTable) -> list[dict[str, object]]:
+def by_table(
+    targets: list[list[tuple[str, NetworkSpec]]], table: LatencyTable
+) -> list[dict[str, object]]:
     """A record per network, by a latency table; its kind is the table's."""
     return [
         dict(
@@ -175,14 +194,15 @@ def by_table(specs: list[tuple[str, NetworkSpec]], table: LatencyTable) -> list[
             network=spec.name,
             device=table.device,
             batch=table.batch,
-            latency_ms=round(table.predict_ms(spec), 4),
+            latency_ms=float(latency_ms),
             kind=table.kind,
             source=table.source,
             backend=table.backend,
             dtype=table.dtype,
             protocol=table.describe(),
         )
-        for target, spec in specs
+        for named in targets
+        for target, spec, latency_ms in printed(named, table.predict_ms)
     ]
 
 
@@ -211,7 +231,7 @@ def rows(records: list[dict[str, object]]) -> str:
     published = any(record.get('published_ms') for record in records)
     found = [['target', 'batch', f'{kind} [ms]'] + ['published [ms]', 'ratio'] * published]
     for record in records:
-        row = [str(record['target']), str(record['batch']), f'{record["latency_ms"]:.3f}']
+        row = [str(record['target']), str(record['batch']), f'{record["latency_ms"]:g}']
         if known := record.get('published_ms'):
             row += [f'{known:.2f}', f'{record["latency_ms"] / known:.3f}']
         found.append(row + ['-'] * (len(found[0]) - len(row)))

@@ -57,6 +57,7 @@ def main() -> None:
     from prunet_mm.datasets.layout import require_data
     from prunet_mm.detection.check import require_channels_fit, require_weights
     from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.engine.patience_hook import PatienceHook
     from prunet_mm.engine.schedule_hook import ChangedScheduleHook
     from prunet_mm.engine.screen import screen
     from prunet_mm.search import SearchRunner
@@ -73,6 +74,7 @@ def main() -> None:
     with cli.resumable(cfg), screen(args.verbose):
         runner = SearchRunner.from_cfg(cfg)
         runner.register_hook(ChangedScheduleHook())
+        runner.register_hook(PatienceHook())
         require_channels_fit(runner.model)
         require_weights(runner.model)
         if args.derive_only:

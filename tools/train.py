@@ -57,6 +57,7 @@ def main() -> None:
     from prunet_mm.detection.evaluation import use_exact_metric
     from prunet_mm.engine.buffers_hook import SameBuffersHook
     from prunet_mm.engine.checkpoint import use_safe_loading
+    from prunet_mm.engine.patience_hook import PatienceHook
     from prunet_mm.engine.schedule_hook import ChangedScheduleHook
     from prunet_mm.engine.screen import screen
     from prunet_mm.engine.screen_runner import ScreenRunner
@@ -72,6 +73,7 @@ def main() -> None:
         require_weights(runner.model)
         runner.register_hook(FittingWeightsHook())
         runner.register_hook(ChangedScheduleHook())
+        runner.register_hook(PatienceHook())
         runner.register_hook(SameBuffersHook())
         runner.train()
 

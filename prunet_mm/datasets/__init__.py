@@ -1,6 +1,4 @@
-"""The small real data sets that a newcomer can run on."""
+"""Data: the small real sets that a newcomer can run on, checks of any, streams for searches.
 
-from prunet_mm.datasets.digits import Digits
-from prunet_mm.datasets.gray import Gray
-
-__all__ = ['Digits', 'Gray']
+Importing it imports no torch.
+"""

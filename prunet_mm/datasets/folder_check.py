@@ -68,11 +68,11 @@ def check_folders(
     """
     if dataset.get('ann_file'):
         report = Report(Path(dataset.get('data_root') or '', dataset['ann_file']), unit='images')
-        _read_list(report, image_folder(dataset), _named(dataset), num_classes)
+        _read_list(report, image_folder(dataset), named_classes(dataset), num_classes)
     else:
         report = Report(image_folder(dataset), unit='images')
         _read_folders(report, dataset)
-        _check_number(report, _named(dataset), num_classes)
+        _check_number(report, named_classes(dataset), num_classes)
     report.images = report.used = len(report.files)
     if report.files and not report.errors:
         check_images(report, None, dataset.get('pipeline') or (), depth)
@@ -103,7 +103,8 @@ def compare_folders(
     )
 
 
-def _named(dataset: Mapping) -> Sequence[str] | None:
+def named_classes(dataset: Mapping) -> Sequence[str] | None:
+    """The classes that a data set's config names, maybe in a file; None if it names none."""
     classes = (dataset.get('metainfo') or {}).get('classes')
     if isinstance(classes, str) and Path(classes).is_file():  # mmengine reads it, too
         return Path(classes).read_text().splitlines()

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prunet_mm.datasets.coco_check import annotation_file, check_annotations, is_coco
+from prunet_mm.datasets.coco_check import (
+    annotation_file,
+    check_annotations,
+    class_names,
+    is_coco,
+)
 from prunet_mm.datasets.dataset_config import require_configs, unwrapped
 from prunet_mm.datasets.folder_check import (
     check_folders,
@@ -13,6 +18,7 @@ from prunet_mm.datasets.folder_check import (
     compare_folders,
     image_folder,
     is_folders,
+    named_classes,
 )
 from prunet_mm.datasets.image_check import SAMPLE, Depth
 from prunet_mm.datasets.loader_check import (
@@ -21,7 +27,7 @@ from prunet_mm.datasets.loader_check import (
     require_num_classes,
     require_separable,
 )
-from prunet_mm.datasets.report import Report
+from prunet_mm.datasets.report import Report, some
 from prunet_mm.engine.schedule_check import require_schedule
 from prunet_mm.errors import DataError
 
@@ -100,23 +106,37 @@ def _check(cfg: Mapping, split: str, dataset: Mapping, depth: Depth) -> Report |
     if is_coco(dataset):
         # What is validated has to be found, also where its pipeline is one of trainings.
         as_used = dataset if split == 'train' else dict(dataset, test_mode=True)
-        return check_annotations(as_used, depth)
-    if is_folders(dataset):
+        report = check_annotations(as_used, depth)
+    elif is_folders(dataset):
         report = check_folders(dataset, num_classes(cfg.get('model') or {}), depth)
-        report.errors.extend(_unlike_training(cfg, split, dataset))
-        return report
-    return None
+    else:
+        return None
+    report.errors.extend(_unlike_training(cfg, split, dataset))
+    return report
 
 
 def _unlike_training(cfg: Mapping, split: str, dataset: Mapping) -> Iterator[str]:
-    """Compares class folders with those for training, where these are on this machine."""
+    """Compares classes with those for training, and class folders where these are on this machine.
+
+    Labels are numbers, which have to mean the same in all data sets, also in those of a training.
+    """
     loader = cfg.get('train_dataloader')
-    if split == 'train' or not loader or dataset.get('ann_file'):
-        return
-    for trained in unwrapped(loader['dataset']):
-        there = is_folders(trained) and not trained.get('ann_file')
-        if there and image_folder(trained).is_dir() and class_folders(trained):
+    for trained in unwrapped(loader['dataset']) if loader else ():
+        names, others = _classes(dataset), _classes(trained)
+        if names and others and list(names) != list(others):
+            yield (
+                f'metainfo.classes of a data set for {split} is {some(names)}, of one for train '
+                f'{some(others)}: labels are numbers in this order, so they would mean other '
+                'classes; write the same in both'
+            )
+            return
+        folders = [is_folders(one) and not one.get('ann_file') for one in (dataset, trained)]
+        if all(folders) and image_folder(trained).is_dir() and class_folders(trained):
             yield from compare_folders(dataset, split, trained, 'train')
+
+
+def _classes(dataset: Mapping) -> Sequence[str] | None:
+    return class_names(dataset) if is_coco(dataset) else named_classes(dataset)
 
 
 def _shared(report: Report, trained: list[str], split: str) -> Iterator[str]:

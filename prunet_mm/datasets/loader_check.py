@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 from prunet_mm.datasets.coco_check import class_names, is_coco
 from prunet_mm.datasets.dataset_config import inner_configs, type_name
+from prunet_mm.datasets.folder_check import is_folders
 from prunet_mm.errors import ConfigError, DataError
 
 # Wrappers and transforms that put several images of a data set into one, by their names in mmdet.
@@ -89,6 +92,8 @@ def require_batches(cfg: Mapping, split: str, images: Mapping[int, int]) -> int 
     count, batch = _length(loader['dataset'], images), loader.get('batch_size', 1)
     if count is None:
         return None
+    if count == 0:
+        raise ConfigError(f'{name}.dataset has no images that its indices and filter_cfg leave')
     processes = int(os.environ.get('WORLD_SIZE', 1))
     of_process = math.ceil(count / processes)
     if drops and of_process < batch:
@@ -125,6 +130,11 @@ def _built_length(dataset: Mapping) -> int | None:
 
 def _class_of(dataset: Mapping) -> type | None:
     """The class of a data set that is registered for everyone, as ours are."""
+    if is_coco(dataset) or is_folders(dataset):
+        return None
+    import prunet_mm
+
+    prunet_mm.register_all_modules()  # which takes seconds, and may not have happened yet
     from mmengine.registry import DATASETS
 
     kind = dataset.get('type')
@@ -151,3 +161,26 @@ def require_separable(dataset: Mapping) -> None:
         )
     for part in inner_configs(dataset):
         require_separable(part)
+
+
+def collate_function(config: Mapping, loader: str) -> Callable[[list], Any]:
+    """What makes a batch of samples: that of a loader's ``collate_fn``, or mmengine's own.
+
+    Args:
+        config: The loader's.
+        loader: What errors call it.
+
+    Raises:
+        ConfigError: There is no such function.
+    """
+    from mmengine.registry import FUNCTIONS
+
+    settings = dict(config.get('collate_fn') or dict(type='pseudo_collate'))
+    name = settings.pop('type', None)
+    function = name if callable(name) else FUNCTIONS.get(name) if name else None
+    if function is None:
+        raise ConfigError(
+            f'{loader}.collate_fn: there is no {name}; choose one of '
+            f'{", ".join(sorted(FUNCTIONS.module_dict))}'
+        )
+    return partial(function, **settings) if settings else function

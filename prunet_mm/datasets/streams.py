@@ -62,7 +62,7 @@ def split_indices(
 def split_dataset(
     dataset: Any, architecture_fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits a training set by its images: one that a wrapper repeats is in one part alone.
+    """Splits a training set by its images: one that is there more than once is in one part alone.
 
     Args:
         dataset: An mmengine data set, or a wrapper of some, such as `RepeatDataset`.
@@ -76,7 +76,8 @@ def split_dataset(
     Raises:
         DataError: One of the parts would be empty.
     """
-    if not (hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets')):
+    wrapped = hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets')
+    if not wrapped and not _has_files(dataset):
         labels = getattr(dataset, 'get_gt_labels', None)
         return split_indices(labels() if labels else len(dataset), architecture_fraction, seed)
     samples: dict[Any, list[int]] = {}
@@ -91,6 +92,11 @@ def split_dataset(
     parts = split_indices(labels if labelled else len(labels), architecture_fraction, seed)
     indices = list(samples.values())
     return tuple(np.sort(np.concatenate([indices[i] for i in part])) for part in parts)
+
+
+def _has_files(dataset: Any) -> bool:
+    """Whether its images are files, of which a list may name one twice."""
+    return hasattr(dataset, 'get_data_info') and 'img_path' in dataset.get_data_info(0)
 
 
 def _identity(info: dict) -> Any:
@@ -301,15 +307,16 @@ def sample_batch(
     step: int,
     collate: Callable = pseudo_collate,
 ) -> Any:
-    """Batch number ``step`` of a stream, loaded here and now; the same on every process.
+    """This process's share of batch number ``step`` of a stream, loaded here and now.
 
     Arguments as for :func:`build_stream`.
 
     Raises:
         DataError: An image is missing or cannot be decoded.
     """
-    samples = StreamDataset(dataset, seed, stream)
-    sampler = StreamSampler(indices, seed, stream, start=step * batch_size)
+    samples, processes = StreamDataset(dataset, seed, stream), get_world_size()
+    start = step * batch_size * processes
+    sampler = StreamSampler(indices, seed, stream, start, get_rank(), processes)
     return collate(samples.__getitems__(list(islice(sampler, batch_size))))
 
 

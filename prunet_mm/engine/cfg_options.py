@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
 MOST = 8  # places that an error names
 _CLOSING = {'(': ')', '[': ']'}
-# What is read of a config beside the arguments of mmengine's Runner, by it and by us.
-_READ = {
+# What is read of a config: the arguments of mmengine's Runner, whose import takes seconds, and what
+# it and we read beside these.
+ARGUMENTS = {
+    *('auto_scale_lr', 'custom_hooks', 'data_preprocessor', 'default_hooks', 'default_scope'),
+    *('env_cfg', 'experiment_name', 'launcher', 'load_from', 'log_level', 'log_processor', 'model'),
+    *('optim_wrapper', 'param_scheduler', 'randomness', 'resume', 'visualizer', 'work_dir'),
+    *(f'{part}_{what}' for part in ('train', 'val', 'test') for what in ('cfg', 'dataloader')),
+    *('val_evaluator', 'test_evaluator'),
+}
+_READ = ARGUMENTS | {
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters'),
     *('model_wrapper_cfg', 'sync_bn', 'tta_model', 'tta_pipeline'),
     *('data_layout', 'torch_threads', 'train_config'),
@@ -121,31 +129,22 @@ def merge(cfg: Config, options: Mapping[str, Any], name: str) -> None:
         ConfigError: An option does not fit into the config, or changes nothing that anything reads:
             a variable of the config, whose value stands elsewhere by now, or a misspelt key.
     """
-    known = _known()
     for key in options:
-        if key.partition('.')[0] not in known:
-            raise ConfigError(f'--cfg-options {key}: {_why_not(cfg, key, known)}')
+        if key.partition('.')[0] not in _READ:
+            raise ConfigError(f'--cfg-options {key}: {_why_not(cfg, key)}')
     try:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError) as error:
         raise ConfigError(f'--cfg-options do not fit {name}: {one_line(error)}') from error
 
 
-def _known() -> set[str]:
-    import inspect
-
-    from mmengine.runner import Runner
-
-    return {*inspect.signature(Runner).parameters, *_READ} - {'cfg'}
-
-
-def _why_not(cfg: Config, key: str, known: set[str]) -> str:
+def _why_not(cfg: Config, key: str) -> str:
     variable, _, rest = key.partition('.')
     if variable not in cfg:
-        close = difflib.get_close_matches(variable, known, n=1)
+        close = difflib.get_close_matches(variable, _READ, n=1)
         hint = f'; perhaps {close[0]} is meant' if close else ''
         return f'nothing reads {variable}{hint}'
-    used = {top: cfg[top] for top in cfg if top in known}
+    used = {top: cfg[top] for top in cfg if top in _READ}
     places = [f'{place}.{rest}'.rstrip('.') for place in _holders(used, cfg[variable])]
     problem = (
         f'changes nothing, since {variable} is a variable of the config, and its value was put '

@@ -12,6 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from prunet_mm.engine.checkpoint import mark_latest, use_safe_loading
+from prunet_mm.errors import ConfigError
 
 
 @HOOKS.register_module()
@@ -77,6 +78,12 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:  # nor is there a file backend, in a validation without training
             return
+        unknown = [name for name in self.key_indicators if name not in ('auto', *metrics)]
+        if unknown:
+            raise ConfigError(
+                f'default_hooks.checkpoint.save_best is {unknown[0]!r}, which the evaluation does '
+                f'not find, but {", ".join(metrics)}: name one of these and go on with --resume'
+            )
         backend = self.file_backend
         self.file_backend = late = _LateRemovals(backend)
         try:

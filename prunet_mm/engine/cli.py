@@ -46,6 +46,9 @@ def run(main: Callable[[], None]) -> None:
     Exits with 2 after bad input and with 130 after Ctrl-C, where the text of the
     `KeyboardInterrupt`, if it has one, is the line. Anything else is a defect and propagates.
     """
+    for stream in (sys.stdout, sys.stderr):  # a file may have a name that is no text
+        with contextlib.suppress(AttributeError):  # in place of it may stand anything
+            stream.reconfigure(errors='backslashreplace')
     _name_the_user()
     try:
         main()
@@ -167,14 +170,17 @@ def load_config(
     cfg_options: dict | None = None,
     work_dir: str | None = None,
     first: str = 'cls',
+    register: bool = True,
 ) -> Config:
-    """Reads a config, with everything of this package registered.
+    """Reads a config.
 
     Args:
         path: The config file, or what :func:`prunet_mm.engine.shipped.find_config` knows by name.
         cfg_options: Settings that replace those of the file, by dotted name.
         work_dir: Replaces the config's, which in turn replaces ``work_dirs/<name of the file>``.
         first: Which folder of the shipped configs a name is looked for in first.
+        register: Whether everything of this package is made known to mmengine, which imports torch;
+            what builds nothing need not wait for it.
 
     Raises:
         ConfigError: The file or one of its bases is missing, does not run or has a number that
@@ -185,7 +191,7 @@ def load_config(
 
     import prunet_mm
 
-    prunet_mm.register_all_modules()
+    prunet_mm.register_all_modules() if register else prunet_mm.name_configs()
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program, so it can fail in any way
@@ -324,8 +330,13 @@ def set_loader_defaults(cfg: Config, pin_memory: bool = True, keep_workers: bool
         cfg: The config; the loaders for training, validation and test are changed.
         pin_memory: Whether loaders may copy batches to page-locked memory.
         keep_workers: Whether workers may live on between epochs.
+
+    Raises:
+        ConfigError: A loader's ``collate_fn`` is none.
     """
     import torch
+
+    from prunet_mm.datasets.loader_check import collate_function
 
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
@@ -333,6 +344,7 @@ def set_loader_defaults(cfg: Config, pin_memory: bool = True, keep_workers: bool
             continue
         if cfg.get('default_scope') == 'mmpretrain':
             loader.setdefault('collate_fn', dict(type='default_collate'))
+        collate_function(loader, name)
         loader.setdefault('pin_memory', torch.cuda.is_available())
         loader.setdefault('persistent_workers', True)
         loader.pin_memory &= pin_memory

@@ -9,10 +9,19 @@ import errno
 import re
 from pathlib import Path
 
-from prunet_mm.errors import PrunetError
+from prunet_mm.errors import PrunetError, one_line
 
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 LOST_PEER = 'DistBackendError', 'DistNetworkError', 'DistStoreError'
+
+# Where settings that contradict each other are noticed: by mmengine's runner, torch's loaders, and
+# metrics of mmpretrain and mmdet.
+CONTRADICTED = (
+    (ValueError, 'mmengine', 'runner'),
+    (RuntimeError, 'mmengine', 'runner'),
+    (ValueError, 'utils', 'data'),
+    (ValueError, 'evaluation', 'metrics'),
+)
 
 
 def explain(error: BaseException) -> str | None:
@@ -34,6 +43,8 @@ def explain(error: BaseException) -> str | None:
     # It asserts that a prefix in init_cfg is one of the checkpoint's.
     if isinstance(error, AssertionError) and _raised_in(error, 'mmengine', 'runner'):
         return f'{error}: check the prefix in init_cfg'
+    if any(isinstance(error, kind) and _raised_in(error, *place) for kind, *place in CONTRADICTED):
+        return f'{one_line(error).partition(", but got")[0]}: check the config'
     # From mmcv's loading of images, maybe in a worker, which puts a traceback in front.
     _, unreadable, path = str(error).rpartition('failed to load image: ')
     if isinstance(error, AssertionError) and unreadable:
@@ -53,6 +64,12 @@ def explain(error: BaseException) -> str | None:
     ):
         first, *_ = str(error).splitlines() or ['']
         reason = re.sub(r'\A\[\S+\] ', '', first)  # without the place in gloo's source
+        if late := re.search(r'Timed out waiting (\d+)ms', reason):
+            return (
+                f'another process of this run has not answered for {int(late[1]) / 1000:g} s: it '
+                'hangs, or is slow (env_cfg.dist_cfg.timeout is how many seconds the others wait); '
+                'end it, then go on with --resume'
+            )
         return (
             f'another process of this run has ended or does not answer ({reason}): its own error '
             'says why; then go on with --resume'
@@ -91,6 +108,9 @@ def _last_line(error: PrunetError) -> str:
 def _raised_in(error: BaseException, *folders: str) -> bool:
     """Whether the innermost frame of the traceback is a file right inside ``folders``."""
     trace = error.__traceback__
-    while trace.tb_next is not None:
+    while trace and trace.tb_next:
         trace = trace.tb_next
-    return Path(trace.tb_frame.f_code.co_filename).parent.parts[-len(folders) :] == folders
+    return (
+        trace is not None
+        and Path(trace.tb_frame.f_code.co_filename).parent.parts[-len(folders) :] == folders
+    )

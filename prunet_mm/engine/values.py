@@ -58,6 +58,8 @@ SETTINGS = {
     **dict.fromkeys(('*_dataloader', '*_dataloader.dataset', '*_dataloader.sampler'), SECTION),
     **dict.fromkeys(('train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'randomness'), SECTION),
     **dict.fromkeys(('default_hooks', 'env_cfg', 'log_processor', 'custom_imports'), SECTION),
+    'env_cfg.dist_cfg': SECTION,
+    'env_cfg.dist_cfg.timeout': Allowed(1, whole=False),
     **dict.fromkeys(('optim_wrapper', 'optim_wrapper.optimizer'), SECTION),
     **{f'optim_wrapper.{part}': SECTION for part in ('weights', 'architecture')},
     **{f'optim_wrapper.{part}.optimizer': SECTION for part in ('weights', 'architecture')},
@@ -80,6 +82,8 @@ SETTINGS = {
     'train_cfg.architecture_interval': SOME,
     'auto_scale_lr.base_batch_size': SOME,
     'default_hooks.checkpoint.interval': Allowed(-1),
+    'default_hooks.checkpoint.max_keep_ckpts': Allowed(-1),
+    'env_cfg.mp_cfg.mp_start_method': ('fork', 'spawn', 'forkserver'),
     'default_hooks.logger.interval': SOME,
     **{
         f'optim_wrapper{part}.{name}': allowed

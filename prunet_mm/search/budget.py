@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from itertools import pairwise
 
 from prunet_mm.errors import ConfigError, SearchError
+from prunet_mm.latency.limits import printed_limits
 
 KEYS = ('budget_ms', 'budget_ratio', 'targets_ms')
 
@@ -64,21 +64,6 @@ class Budget:
                     f'{highest} ms; choose --latency-target-ms between them.'
                 )
         return cls(targets[0], smallest_ms, largest_ms, tuple(reversed(targets)))
-
-
-def printed_limits(smallest_ms: float, largest_ms: float) -> tuple[str, str]:
-    """Both ends of a range of budgets, each rounded inwards: typed back, either is accepted.
-
-    Four digits, or as many as it takes to keep the ends in order.
-    """
-    for digits in range(4, 17):
-        lowest, highest = (
-            float(Context(prec=digits, rounding=rounding).create_decimal(Decimal(end_ms)))
-            for end_ms, rounding in ((smallest_ms, ROUND_CEILING), (largest_ms, ROUND_FLOOR))
-        )
-        if lowest <= highest:
-            return f'{lowest:.{digits}g}', f'{highest:.{digits}g}'
-    return repr(smallest_ms), repr(largest_ms)
 
 
 def _numbers(key: str, value) -> list[float]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
-
-from mmengine.registry import FUNCTIONS
+from collections.abc import Mapping
 
 from prunet_mm.errors import ConfigError
 
@@ -47,20 +43,3 @@ def require_loader(config: Mapping) -> None:
             'train_dataloader.drop_last is False: in a search all batches are full, so set it to '
             'True or leave it out'
         )
-
-
-def collate_function(config: Mapping) -> Callable[[list], Any]:
-    """What makes a batch of samples: that of ``train_dataloader.collate_fn``, or mmengine's own.
-
-    Raises:
-        ConfigError: There is no such function.
-    """
-    settings = dict(config.get('collate_fn') or dict(type='pseudo_collate'))
-    name = settings.pop('type', None)
-    function = name if callable(name) else FUNCTIONS.get(name) if name else None
-    if function is None:
-        raise ConfigError(
-            f'train_dataloader.collate_fn: there is no {name}; choose one of '
-            f'{", ".join(sorted(FUNCTIONS.module_dict))}'
-        )
-    return partial(function, **settings) if settings else function

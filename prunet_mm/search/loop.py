@@ -17,10 +17,11 @@ from mmengine.dist import (
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop
 
+from prunet_mm.datasets.loader_check import collate_function
 from prunet_mm.datasets.streams import build_stream, sample_batch, split_dataset
 from prunet_mm.errors import ConfigError, DataError, SearchError
 from prunet_mm.search.interrupt import Interrupt
-from prunet_mm.search.loader import collate_function, require_loader
+from prunet_mm.search.loader import require_loader
 from prunet_mm.search.ramp import BudgetRamp
 
 STREAMS = ('weights', 'architecture')
@@ -58,7 +59,7 @@ class SearchData:
             architecture=architecture_batch_size or config['batch_size'],
         )
         self.num_workers = config.get('num_workers', 0)
-        self.collate = collate_function(config)
+        self.collate = collate_function(config, 'train_dataloader')
         self.seed = seed
 
     def __len__(self) -> int:
@@ -79,14 +80,17 @@ class SearchData:
         )
 
     def probe(self, part: str, count: int, step: int = 0) -> list:
-        """Return some batches of a part for a test outside the streams; they depend on ``step``."""
+        """Return some batches of a part for a test outside the streams; they depend on ``step``.
+
+        All processes together have the images that one process with larger batches would have.
+        """
         return [
             sample_batch(
                 self.dataset,
                 self.indices[part],
                 batch_size=self.batch_size[part],
                 seed=self.seed,
-                stream=f'probe of {part} on rank {get_rank()}',
+                stream=f'probe of {part}',
                 step=step * count + i,
                 collate=self.collate,
             )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
-from mmengine.dist import all_reduce_params, is_distributed
+from mmengine.dist import all_reduce_dict, all_reduce_params, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -71,6 +71,7 @@ class ArchitectureSearch(BaseModel):
         if data_preprocessor is not None:
             architecture = dict(data_preprocessor=data_preprocessor, **architecture)
         self.architecture = MODELS.build(architecture)
+        self._place = _place_of_supernet(self.architecture)  # a walk through all modules is slow
         self.latency = dict(latency)
         self._size = None  # of the images of the last batch
         self.other_size = ''  # what is wrong with the size of the images, for the report
@@ -108,13 +109,7 @@ class ArchitectureSearch(BaseModel):
     @property
     def supernet(self) -> SuperNet:
         """The SuperNet inside ``architecture``."""
-        found = [m for m in self.architecture.modules() if isinstance(m, SuperNet)]
-        if len(found) != 1:
-            raise ConfigError(
-                f'model.architecture holds {len(found)} SuperNets; expected exactly one, usually '
-                "as backbone=dict(type='SuperNet', space=...)."
-            )
-        return found[0]
+        return self.architecture.get_submodule(self._place)
 
     def forward(self, inputs, data_samples=None, mode: str = 'tensor'):
         """Run ``architecture``; see :meth:`mmengine.model.BaseModel.forward`."""
@@ -355,6 +350,8 @@ class ArchitectureSearch(BaseModel):
                 task, log = judge(next(batches))
             total = objective(task)
             log = {name: value.detach() for name, value in (log | dict(total=total)).items()}
+            if is_distributed():  # so that all tell the same, and stop at the same
+                all_reduce_dict(log, op='mean')
             _check_finite(log)
             if not total.requires_grad:  # no width to move: there was something to learn only
                 return log
@@ -379,6 +376,17 @@ class ArchitectureSearch(BaseModel):
         finally:
             for parameter in others:
                 parameter.requires_grad_(True)
+
+
+def _place_of_supernet(architecture: nn.Module) -> str:
+    """The name of the SuperNet inside a network."""
+    found = [name for name, m in architecture.named_modules() if isinstance(m, SuperNet)]
+    if len(found) != 1:
+        raise ConfigError(
+            f'model.architecture holds {len(found)} SuperNets; expected exactly one, usually '
+            "as backbone=dict(type='SuperNet', space=...)."
+        )
+    return found[0]
 
 
 @contextmanager

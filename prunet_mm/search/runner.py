@@ -13,7 +13,7 @@ from torch import nn
 from prunet_mm.engine.checkpoint import mark_latest, resume_point
 from prunet_mm.engine.screen_runner import ScreenRunner
 from prunet_mm.errors import CheckpointError, ConfigError
-from prunet_mm.search.budget import printed_limits
+from prunet_mm.latency.limits import printed_limits
 from prunet_mm.search.finish import conclude
 from prunet_mm.search.hooks import LayerPruningHook
 from prunet_mm.search.model import ArchitectureSearch

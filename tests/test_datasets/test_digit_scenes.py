@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from prunet_mm.datasets import Digits
 from prunet_mm.datasets.digit_scenes import (
     MAX_DIGITS,
     MAX_OVERLAP,
     SPLITS,
     compose_scenes,
 )
+from prunet_mm.datasets.digits import Digits
 
 SIZE = 96
 

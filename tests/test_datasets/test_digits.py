@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.registry import DATASETS, init_default_scope
 
-from prunet_mm.datasets import Digits
+from prunet_mm.datasets.digits import Digits
 from prunet_mm.errors import ConfigError, DataError
 
 

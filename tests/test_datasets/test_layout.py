@@ -133,6 +133,53 @@ def test_class_folders_that_differ_from_those_for_training(folders, tmp_path, us
         require_data(folders, *used)
 
 
+@pytest.fixture
+def in_order(tmp_path):
+    """The config of a data set with an image of a cat, its classes in some order."""
+
+    def of_boxes(*classes):
+        content = dict(
+            images=[dict(id=1, file_name='1.png', width=8, height=8)],
+            annotations=[
+                dict(id=i, image_id=1, category_id=i, bbox=[1, i, 4, 4], area=16, iscrowd=0)
+                for i in (1, 2)
+            ],
+            categories=[dict(id=i, name=name) for i, name in enumerate(classes, 1)],
+        )
+        file = f'{"".join(classes)}.json'
+        (tmp_path / file).write_text(json.dumps(content))
+        return dict(
+            type='CocoDataset',
+            data_root=str(tmp_path),
+            ann_file=file,
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=classes),
+        )
+
+    def of_lists(*classes):
+        (tmp_path / 'list.txt').write_text('1.png 0\n1.png 1\n')
+        files = dict(data_root=str(tmp_path), data_prefix='', ann_file='list.txt')
+        return dict(type='CustomDataset', metainfo=dict(classes=classes), **files)
+
+    save(tmp_path / '1.png')
+    return dict(boxes=of_boxes, lists=of_lists)
+
+
+@pytest.mark.parametrize('kind', ['boxes', 'lists'])
+def test_classes_in_another_order_than_for_training(in_order, kind):
+    """Each data set agrees with its file, and the labels of one mean other classes than those."""
+    one, other = in_order[kind]('cat', 'dog'), in_order[kind]('dog', 'cat')
+    for train, val, split in (
+        (one, other, 'val'),
+        (dict(type='ConcatDataset', datasets=[one, other]), one, 'train'),
+    ):
+        cfg = dict(train_dataloader=dict(dataset=train), val_dataloader=dict(dataset=val))
+        words = rf"for {split} is '(dog|cat)', .*, of one for train '(cat|dog)'.*other classes"
+        with pytest.raises(DataError, match=words):
+            require_data(cfg, split)
+    require_data(dict(train_dataloader=dict(dataset=one), val_dataloader=dict(dataset=one)), 'val')
+
+
 @pytest.mark.parametrize('wrap', [lambda model: model, lambda model: dict(architecture=model)])
 def test_folders_and_the_head_of_a_network_or_a_search(folders, wrap):
     folders['model'] = wrap(dict(head=dict(num_classes=3)))

@@ -1,8 +1,11 @@
 import pytest
+from mmengine.dataset import default_collate
+from mmengine.registry import FUNCTIONS
 
 import prunet_mm
 from prunet_mm.datasets.layout import require_data
 from prunet_mm.datasets.loader_check import (
+    collate_function,
     num_classes,
     require_batches,
     require_num_classes,
@@ -73,6 +76,13 @@ def test_fewer_images_than_a_batch(loader):
     require_batches(train(**loader), 'train', {})  # a small batch is one
 
 
+@pytest.mark.parametrize('indices', [0, []])
+def test_no_images_at_all(indices):
+    cfg = dict(train_dataloader=dict(dataset=DIGITS | dict(indices=indices), batch_size=2))
+    with pytest.raises(ConfigError, match='train_dataloader.dataset has no images'):
+        require_batches(cfg, 'train', {})
+
+
 def test_enough_images_and_endless_ones(monkeypatch):
     require_batches(train(batch_size=64, drop_last=True), 'train', {})
     endless = dict(type='InfiniteSampler')
@@ -117,3 +127,22 @@ def test_a_search_takes_one_image_at_a_time(dataset):
         require_data(train(dataset, train_cfg=dict(type='SearchLoop')), 'train')
     require_data(train(dataset), 'train')  # in a training it may
     require_separable(dict(type='RepeatDataset', dataset=DIGITS))
+
+
+def test_the_function_that_collates_is_found_with_its_arguments():
+    @FUNCTIONS.register_module(force=True)
+    def collate_with(samples, word):
+        return samples, word
+
+    def found(**settings):
+        return collate_function(dict(collate_fn=settings) if settings else {}, 'a')
+
+    assert found(type='default_collate') is found(type=default_collate) is default_collate
+    assert found()([1]) == [1]
+    assert found(type='collate_with', word='x')([1]) == ([1], 'x')
+
+
+@pytest.mark.parametrize('config', [dict(type='defualt_collate'), dict(word=1)])
+def test_a_function_that_is_not_there_is_refused(config):
+    with pytest.raises(ConfigError, match=r'a\.collate_fn: there is no .*default_collate'):
+        collate_function(dict(collate_fn=config), 'a')

@@ -135,6 +135,17 @@ class TestSplitOfADataSet:
         paths = [{dataset.get_data_info(int(i))['img_path'] for i in part} for part in parts]
         assert [len(of_part) for of_part in paths] == [5, 2]
 
+    def test_a_list_that_names_files_twice_is_split_by_its_files(self):
+        class Files(Images):
+            def load_data_list(self):
+                return [dict(img_path=f'{i % 20}.png', gt_label=i % 2) for i in range(self.count)]
+
+        once = split_dataset(Files(20), 0.2, seed=5)
+        expected = split_indices([i % 2 for i in range(20)], 0.2, seed=5)
+        assert [part.tolist() for part in once] == [part.tolist() for part in expected]
+        twice = split_dataset(Files(40), 0.2, seed=5)
+        assert [part.tolist() for part in twice] == [[*part, *(part + 20)] for part in expected]
+
     def test_without_a_wrapper_it_is_the_split_by_index_and_label(self):
         dataset = Images(20)
         dataset.get_gt_labels = lambda: [i % 2 for i in range(20)]

@@ -1,8 +1,10 @@
 import argparse
+import inspect
 import shlex
 
 import pytest
 from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 
 from prunet_mm.engine import cfg_options
 from prunet_mm.errors import ConfigError
@@ -12,6 +14,10 @@ def parsed(*texts):
     parser = argparse.ArgumentParser()
     cfg_options.add_cfg_options(parser)
     return parser.parse_args(['--cfg-options', *texts]).cfg_options
+
+
+def test_the_arguments_of_a_runner_are_known():
+    assert {*inspect.signature(Runner).parameters} - {'cfg'} == cfg_options.ARGUMENTS
 
 
 @pytest.mark.parametrize(

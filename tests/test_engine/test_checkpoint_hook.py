@@ -13,7 +13,7 @@ from torch import nn
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file, resume_point
 from prunet_mm.engine.checkpoint_hook import AtomicCheckpointHook
-from prunet_mm.errors import CheckpointError
+from prunet_mm.errors import CheckpointError, ConfigError
 
 pytestmark = pytest.mark.usefixtures('mmengine_as_it_was')
 
@@ -180,6 +180,12 @@ def test_the_best_is_replaced_only_by_one_that_is_complete(build, tmp_path, monk
         'iter_2.pth',
         'iter_4.pth',
     ]
+
+
+def test_a_best_by_a_metric_that_is_not_found_is_one_sentence(build):
+    words = r"save_best is 'test/scoer', which .* but test/score: name one of these"
+    with pytest.raises(ConfigError, match=words):
+        build(hook=dict(save_best='test/scoer', rule='greater')).train()
 
 
 def test_the_best_of_a_run_that_was_copied_stays(build, tmp_path):

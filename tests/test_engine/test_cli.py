@@ -27,6 +27,12 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(capsys):
     assert capsys.readouterr().err == 'error: layers[2].kernel: expected an odd number\n'
 
 
+def test_the_name_of_a_file_that_is_no_text_is_told(capsys):
+    with pytest.raises(SystemExit):
+        cli.run(failing(SpecError(os.fsdecode(b'caf\xe9.jpg: is a file of zero bytes'))))
+    assert capsys.readouterr().err == 'error: caf\\udce9.jpg: is a file of zero bytes\n'
+
+
 def test_ctrl_c_is_one_line_and_exit_code_130(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.run(failing(KeyboardInterrupt('go on by --resume')))

@@ -8,7 +8,10 @@ import pytest
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import Registry
+from mmengine.runner import Runner
 from mmengine.visualization import WandbVisBackend
+from mmpretrain.evaluation import Accuracy
+from torch.utils.data import DataLoader
 
 from prunet_mm.engine.explain import explain
 from prunet_mm.errors import ConfigError, DataError, SpecError
@@ -46,6 +49,13 @@ def test_a_full_disk_is_no_defect():
         '(a training or a search goes on with --resume)'
     )
     assert explain(OSError(errno.EBADF, os.strerror(errno.EBADF))) is None
+
+
+def test_a_process_that_waited_in_vain_says_for_how_long():
+    late = 'Timed out waiting 60000ms for recv operation to complete'
+    sentence = explain(RuntimeError(f'[/x/gloo/transport/tcp/unbound_buffer.cc:78] {late}'))
+    assert sentence.startswith('another process of this run has not answered for 60 s')
+    assert 'env_cfg.dist_cfg.timeout' in sentence and '--resume' in sentence
 
 
 @pytest.mark.parametrize(
@@ -90,6 +100,22 @@ def test_a_type_error_inside_of_what_was_built_is_a_defect():
     with pytest.raises(TypeError) as raised:
         registry.build(dict(type='Broken'))
     assert explain(raised.value) is None
+
+
+@pytest.mark.parametrize(
+    ('contradict', 'sentence'),
+    [
+        (lambda: DataLoader([1], prefetch_factor=2), 'prefetch_factor option could only be'),
+        (lambda: Runner({}, 'work', train_cfg=dict(max_epochs=1)), 'either all None or not'),
+        (lambda: Accuracy.calculate(torch.rand(3, 2), [0, 1, 1], (5,)), 'Top-5 accuracy is'),
+    ],
+)
+def test_settings_that_contradict_each_other_are_the_configs_fault(contradict, sentence):
+    with pytest.raises((ValueError, RuntimeError)) as raised:
+        contradict()
+    found = explain(raised.value)
+    assert sentence in found and found.endswith(': check the config')
+    assert '\n' not in found and len(found) < 200
 
 
 def test_what_a_place_for_curves_needs_is_named(monkeypatch, tmp_path):

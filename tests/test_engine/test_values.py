@@ -12,6 +12,10 @@ from prunet_mm.errors import ConfigError
     [
         ('randomness.seed', -1, 'a whole number of at least 0 and at most 4294967295'),
         ('randomness.seed', 2**32, 'at most 4294967295'),
+        ('default_hooks.checkpoint.max_keep_ckpts', 'abc', 'a whole number of at least -1'),
+        ('env_cfg.mp_cfg.mp_start_method', 'frok', "('fork', 'spawn', 'forkserver')"),
+        ('env_cfg.dist_cfg.timeout', 0, 'a finite number of at least 1'),
+        ('env_cfg.dist_cfg.timeout', 'long', 'a finite number'),
         ('randomness.seed', 'abc', 'a whole number'),
         ('train_cfg.max_epochs', 0, 'a whole number of at least 1'),
         ('train_cfg.max_iters', 'abc', 'a whole number'),

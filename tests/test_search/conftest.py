@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import runner as mmengine_runner
 
 from prunet_mm import register_all_modules
@@ -177,6 +178,35 @@ def make_lone_search(make_search):
         return make_search(*args, hooks=others | hooks, **kwargs)
 
     return make
+
+
+class KilledError(BaseException):
+    """Stands for a death that no handler of ours sees."""
+
+
+class DyingHook(Hook):
+    """Dies after a step, when everything but the checkpoint is done."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, step):
+        self.step = step
+
+    def after_train_iter(self, runner, *_, **__):
+        if runner.iter + 1 == self.step:
+            raise KilledError
+
+
+@pytest.fixture
+def kill_after():
+    """Run a search that is killed after a step."""
+
+    def run(runner, step):
+        runner.register_hook(DyingHook(step))
+        with pytest.raises(KilledError):
+            runner.train()
+
+    return run
 
 
 @pytest.fixture

@@ -6,16 +6,22 @@ import random
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.functional import batch_norm
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file
-from prunet_mm.search import SearchLoop
+from prunet_mm.search import SearchLoop, SearchRunner
 from prunet_mm.spec import NetworkSpec
+
+PATIENCE_S = 4  # in a step
 
 # What each process has in the end, and which files it wrote
 WITNESS = """
@@ -35,7 +41,6 @@ class WitnessHook(Hook):
             weights=model.state_dict(),
             layers={k: list(v.candidates) for k, v in model.supernet.layers().items()},
             rank=runner.rank,
-            loss=float(runner.message_hub.get_scalar('train/weights/loss').current()),
         )
         torch.save(end, os.environ['WITNESS'] + f'.{runner.rank}')
 """
@@ -80,7 +85,6 @@ def test_two_processes_prune_the_same_and_write_once(root, tiny_config, history,
 
     ends = [torch.load(f'{tmp_path}/end.{rank}', weights_only=True) for rank in (0, 1)]
     assert [end['rank'] for end in ends] == [0, 1]
-    assert ends[0]['loss'] != ends[1]['loss']  # each saw images of its own
     one, other = (end.pop('weights') for end in ends)
     assert ends[0]['layers'] == ends[1]['layers']
     assert one.keys() == other.keys()
@@ -102,36 +106,73 @@ def test_two_processes_prune_the_same_and_write_once(root, tiny_config, history,
     ]
 
 
-def dying(steps):
-    """Have the process of a rank killed before its step of that number; `steps` is by rank."""
+@dataclass(frozen=True)
+class Accident:
+    """What befalls the process of a rank before its step of that number."""
 
-    def first(rank):
+    rank: int
+    step: int
+    signal: int
+
+    def __call__(self, rank):
         run_iter = SearchLoop._run_iter
 
-        def run_or_die(loop):
-            if loop.iter == steps.get(rank):
-                os.kill(os.getpid(), signal.SIGKILL)
+        def run_or_not(loop):
+            if rank == self.rank and loop.iter == self.step:
+                os.kill(os.getpid(), self.signal)
             run_iter(loop)
 
-        SearchLoop._run_iter = run_or_die
+        SearchLoop._run_iter = run_or_not
 
-    return first
+
+def slow_to_save(rank):
+    """Have the first checkpoint take longer than the processes wait for each other in a step."""
+    save = SearchRunner.save_checkpoint
+
+    def save_slowly(runner, *args, **kwargs):
+        if runner.iter == 4:
+            time.sleep(1.5 * PATIENCE_S)
+        save(runner, *args, **kwargs)
+
+    if rank == 0:
+        SearchRunner.save_checkpoint = save_slowly
+
+
+def norms_over_all(x, mean, var, weight, bias, training, momentum, eps):
+    """`F.batch_norm`, in training over the images of all processes, as only GPUs have it."""
+    if not training:
+        return batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    count = dist.get_world_size()
+    of_batch = all_reduce(x.mean((0, 2, 3))) / count
+    centred = x - of_batch[:, None, None]
+    spread = all_reduce(centred.square().mean((0, 2, 3))) / count
+    number = count * x[:, 0].numel()
+    mean.lerp_(of_batch.detach(), momentum)
+    var.lerp_(spread.detach() * number / (number - 1), momentum)
+    scale = weight * (spread + eps).rsqrt()
+    return centred * scale[:, None, None] + bias[:, None, None]
 
 
 @pytest.fixture
 def search(run_ranks, quick, tiny_config, tmp_path):
     """Search in small in so many processes, on 16 images a step in all of them together."""
 
-    def search(count, work_dir='work', *args, steps=()):
+    def search(count, work_dir='work', *args, first=None, **kwargs):
         options = {
             'train_dataloader.batch_size': 16 // count,
             'train_cfg.architecture_batch_size': 16 // count,
             'train_cfg.max_iters': 25,
-            'env_cfg.dist_cfg.backend': 'gloo',
+            'train_cfg.ramp': dict(begin=0.0, jump=True),  # so that there is time to decide
+            'env_cfg.dist_cfg': dict(backend='gloo', timeout=PATIENCE_S),
         }
+
+        def prepare(rank):
+            torch.nn.functional.batch_norm = norms_over_all
+            if first:
+                first(rank)
+
         command = ['tools/search.py', tiny_config(options), '--work-dir', tmp_path / work_dir]
-        first = dying(dict(steps))
-        return run_ranks(count, *command, '--launcher', 'pytorch', *args, first=first)
+        return run_ranks(count, *command, '--launcher', 'pytorch', *args, first=prepare, **kwargs)
 
     return search
 
@@ -143,15 +184,21 @@ def ends(tmp_path_factory):
 
 @pytest.fixture
 def whole(search, ends, tmp_path):
-    """The work dir of a search in two processes that nothing happened to."""
+    """The work dir of a search in two processes, one of which is slow at its first checkpoint."""
     if not (ends / 'two').exists():
-        assert [code for code, _ in search(2, 'whole')] == [0, 0]
+        for code, output in search(2, 'whole', first=slow_to_save):
+            assert code == 0, output
         shutil.copytree(tmp_path / 'whole', ends / 'two')
     return ends / 'two'
 
 
-def test_resumed_in_two_processes_it_ends_in_the_same_bits(search, whole, tmp_path):
-    assert [code for code, _ in search(2, steps={0: 13, 1: 13})] == [-signal.SIGKILL] * 2
+def test_one_that_hangs_ends_the_other_and_resumed_it_ends_in_the_same_bits(
+    search, whole, tmp_path
+):
+    (code, output), _ = search(2, first=Accident(1, 13, signal.SIGSTOP), hung=1)
+    assert code == 2, output
+    assert 'Traceback' not in output
+    assert f'has not answered for {PATIENCE_S} s' in output.strip().splitlines()[-1]
     for code, output in search(2, 'work', '--resume'):
         assert code == 0, output
     for name in ('history.jsonl', 'subnet.json'):
@@ -164,31 +211,62 @@ def test_resumed_in_two_processes_it_ends_in_the_same_bits(search, whole, tmp_pa
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize('killed', [0, 1])
-def test_where_a_process_is_killed_the_other_ends_with_a_sentence(search, tmp_path, killed):
-    ends = search(2, steps={killed: 8})
-    assert ends[killed][0] == -signal.SIGKILL
-    code, output = ends[1 - killed]
+@pytest.mark.parametrize(
+    ('rank', 'what', 'sentence'),
+    [
+        (0, signal.SIGKILL, 'another process of this run has ended'),
+        (1, signal.SIGKILL, 'another process of this run has ended'),
+        (0, signal.SIGSTOP, 'another process of this run has not answered'),
+    ],
+)
+def test_where_a_process_is_killed_or_hangs_the_other_ends_with_a_sentence(
+    search, tmp_path, rank, what, sentence
+):
+    hung = rank if what == signal.SIGSTOP else None
+    code, output = search(2, first=Accident(rank, 8, what), hung=hung)[1 - rank]
     assert code == 2, output
     assert 'Traceback' not in output
-    assert (
-        output.strip().splitlines()[-1].startswith('error: another process of this run has ended')
-    )
+    assert output.strip().splitlines()[-1].startswith(f'error: {sentence}')
     assert (tmp_path / 'work/iter_5.pth').exists()
 
 
-def test_two_processes_search_as_one_does_on_as_many_images(search, whole, history):
-    """At the same steps; losses and E[lat] differ by norms over half of the images."""
-    ((code, output),) = search(1)
-    assert code == 0, output
-    one = history()
-    two = [json.loads(line) for line in (whole / 'history.jsonl').read_text().splitlines()]
-    for key in ('step', 'progress'):
-        assert [row[key] for row in one] == [row[key] for row in two]
-    assert [bool(row['budget_ms']) for row in one] == [bool(row['budget_ms']) for row in two]
-    for key in ('loss', 'expected_ms'):
-        mean = statistics.mean(row[key] for row in one)
-        assert statistics.mean(row[key] for row in two) == pytest.approx(mean, rel=0.1)
+def read_history(work_dir):
+    return [json.loads(line) for line in (work_dir / 'history.jsonl').read_text().splitlines()]
+
+
+def decided(rows):
+    """What was decided, and when."""
+    names = ('kind', 'layer', 'candidate', 'choice')
+    return [
+        (row['step'], *(event.get(name) for name in names))
+        for row in rows
+        for event in row['events']
+    ]
+
+
+@pytest.fixture
+def alone(search, ends, tmp_path):
+    """The work dir of the same search in one process."""
+    if not (ends / 'one').exists():
+        ((code, output),) = search(1, 'alone')
+        assert code == 0, output
+        shutil.copytree(tmp_path / 'alone', ends / 'one')
+    return ends / 'one'
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_processes_decide_as_one_does_on_as_many_images(
+    search, alone, whole, history, tmp_path, count
+):
+    """The same at the same steps, for the same losses, where norms are over all images."""
+    if count > 2:
+        for code, output in search(count):
+            assert code == 0, output
+    one, several = read_history(alone), read_history(whole if count == 2 else tmp_path / 'work')
+    assert decided(one) == decided(several)
+    assert {'candidate', 'move'} <= {kind for _, kind, *_ in decided(one)}
+    for key in ('loss', 'expected_ms', 'multiplier'):
+        assert [row[key] for row in several] == pytest.approx([row[key] for row in one], rel=1e-3)
 
 
 def test_a_step_of_two_processes_is_that_of_one_on_their_images(

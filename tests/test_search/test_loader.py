@@ -1,9 +1,7 @@
 import pytest
-from mmengine.dataset import default_collate
-from mmengine.registry import FUNCTIONS
 
 from prunet_mm.errors import ConfigError
-from prunet_mm.search.loader import collate_function, require_loader
+from prunet_mm.search.loader import require_loader
 
 
 def test_what_a_search_does_may_be_said():
@@ -37,23 +35,6 @@ def test_what_a_search_does_may_be_said():
 def test_what_it_would_pass_over_is_refused(settings, sentence):
     with pytest.raises(ConfigError, match=sentence):
         require_loader(dict(batch_size=2) | settings)
-
-
-def test_the_function_that_collates_is_found_with_its_arguments():
-    @FUNCTIONS.register_module(force=True)
-    def collate_with(samples, word):
-        return samples, word
-
-    assert collate_function(dict(collate_fn=dict(type='default_collate'))) is default_collate
-    assert collate_function(dict(collate_fn=dict(type=default_collate))) is default_collate
-    assert collate_function({})([1]) == [1]
-    assert collate_function(dict(collate_fn=dict(type='collate_with', word='x')))([1]) == ([1], 'x')
-
-
-@pytest.mark.parametrize('config', [dict(type='defualt_collate'), dict(word=1)])
-def test_a_function_that_is_not_there_is_refused(config):
-    with pytest.raises(ConfigError, match='collate_fn: there is no .*default_collate'):
-        collate_function(dict(collate_fn=config))
 
 
 def test_a_search_is_built_only_with_what_it_honours(make_search, started):

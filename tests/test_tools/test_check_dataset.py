@@ -38,6 +38,21 @@ def test_every_problem_is_a_line(tool, scenes, of_scenes):
     assert lines[1] in err and lines[0] not in err
 
 
+def test_annotations_are_checked_without_torch(run_python, of_scenes):
+    """Which takes longer to import than they take to be checked."""
+    code = (
+        'import runpy, sys\n'
+        f'sys.argv = {["check_dataset.py", CONFIG, "--no-images", *map(str, of_scenes)]}\n'
+        'try:\n'
+        '    runpy.run_path("tools/check_dataset.py", run_name="__main__")\n'
+        'finally:\n'
+        '    print("torch" in sys.modules)\n'
+    )
+    done = run_python('-c', code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'False'
+
+
 def test_a_config_without_annotations(refused):
     sentence = refused(name='check_dataset', config='configs/cls/prunet_digits.py')
     assert sentence.startswith(

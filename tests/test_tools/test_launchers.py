@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,12 +158,28 @@ def test_missing_arguments_are_told_in_one_line(launch, name, args):
     assert f'{name} ' in done.stderr
 
 
+def slow_to_score(rank):
+    """Have the first process compute longer than the others wait for it in a step."""
+    from mmpretrain.evaluation import Accuracy
+
+    compute = Accuracy.compute_metrics
+
+    def compute_slowly(*args):
+        time.sleep(6)
+        return compute(*args)
+
+    if rank == 0:
+        Accuracy.compute_metrics = compute_slowly
+
+
 def test_the_score_that_two_processes_log_is_that_of_their_checkpoint(run_ranks, tool, tmp_path):
     """Each has normed images of its own, and the checkpoint holds the norms of the first."""
+    command = ('tools/train.py', CONFIG, '--launcher', 'pytorch')
     few = ('train_dataloader.batch_size=4', 'train_dataloader.dataset.indices=40')
     norms = ('model.backbone.norm_cfg.type=BN', 'model.backbone.norm_cfg.momentum=0.9')
     options = ('--work-dir', tmp_path, '--cfg-options', *SHORT[1:], *few, *norms)
-    for code, output in run_ranks(2, 'tools/train.py', CONFIG, '--launcher', 'pytorch', *options):
+    patience = 'env_cfg.dist_cfg.timeout=4'
+    for code, output in run_ranks(2, *command, *options, patience, first=slow_to_score):
         assert code == 0, output
     (scalars,) = tmp_path.glob('*/vis_data/scalars.json')
     rows = [json.loads(line) for line in scalars.read_text().splitlines()]

@@ -5,6 +5,7 @@ import pytest
 
 from prunet_mm.estimates.roofline import DEVICES, Roofline
 from prunet_mm.latency import LatencyTable
+from prunet_mm.search.budget import Budget
 from prunet_mm.spec import SearchSpace, load_zoo
 
 SPACE = dict(
@@ -79,6 +80,22 @@ def test_a_search_config_gets_its_range_and_a_table(predict, tmp_path):
     assert (table.kind, table.batch) == ('estimated', 2)
     expected = Roofline.load().predict_ms(space.largest(), DEVICES['v100'], 2)
     assert table.predict_ms(space.largest()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('batch', [1, 2, 3, 5, 8])
+def test_the_limits_of_a_space_are_budgets_that_a_search_accepts(records, predict, tmp_path, batch):
+    (tmp_path / 'search.py').write_text(f'space = {SPACE}\n')
+    space = SearchSpace.from_dict(SPACE)
+    ends = [space.smallest(), space.largest()]
+    exact = [Roofline.load().predict_ms(end, DEVICES['v100'], batch) for end in ends]
+    found = [record['latency_ms'] for record in records('search.py', '--batch', batch)]
+    shown = [
+        float(line.split()[3])
+        for line in predict('search.py', '--batch', batch)[1].strip().splitlines()[-2:]
+    ]
+    for limits in (found, shown):
+        Budget.resolve({'targets_ms': limits}, *exact)
+        assert limits == pytest.approx(exact, rel=1e-3)
 
 
 def test_a_table_predicts_as_what_it_is(records, predict, synthetic_table, tmp_path):

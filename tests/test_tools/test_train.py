@@ -31,6 +31,11 @@ class Malicious:
         (['--cfg-options', 'model.backbone.arch=nowhere/subnet.json'], 'nowhere/subnet.json'),
         (['--cfg-options', 'model.backbone.type=PRUNett'], 'PRUNett is not in the mmpretrain::mod'),
         (['--cfg-options', 'optim_wrapper.optimizer.lr=1e30', *SHORT], 'loss is nan at step 2'),
+        (
+            ['--cfg-options', 'train_dataloader.collate_fn.type=default_colate'],
+            'train_dataloader.collate_fn: there is no default_colate',
+        ),
+        (['--cfg-options', 'val_evaluator=None'], 'should be either all None or not None'),
         (['--amp'], 'needs a CUDA device'),
         (['--launcher', 'pytorch'], 'RANK is not set'),
     ],

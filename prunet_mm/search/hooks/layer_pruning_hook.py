@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from prunet_mm.errors import ConfigError
-from prunet_mm.search.budget import printed_limits
+from prunet_mm.latency.limits import printed_limits
 from prunet_mm.search.settle import mean_and_error
 from prunet_mm.supernet.stochastic_layer import SKIP
 from prunet_mm.supernet.unused_channels import forget_removed
