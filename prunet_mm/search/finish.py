@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,9 +30,11 @@ from prunet_mm.search.model import ArchitectureSearch, is_here
 from prunet_mm.search.record import write_asked, write_found
 from prunet_mm.search.report import Outcome, pictures, write_report
 from prunet_mm.search.rounding import Rounding
+from prunet_mm.search.rules import RULES, as_found, latency_ms
 from prunet_mm.spec import NetworkSpec
 
 SUBNET = 'subnet.json'
+JUDGED = 4  # batches that a rule measures on
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,44 @@ def finish(runner, model: ArchitectureSearch, budget_ms: float, batches: int = 2
     probe = data.probe('architecture', batches)
     images = data.probe('weights', batches)
     finalists = judge_finalists(model, budget_ms, probe, images)
-    best = finalists[0]
+    return _become(runner, model, budget_ms, finalists, probe, images)
+
+
+def apply_rule(runner, name: str, batches: int = 20) -> Result:
+    """Cut the SuperNet, as it starts, to the network that a rule chooses within the budget.
+
+    Args:
+        runner: A runner whose loop has the images, and its model's weights are initialised.
+        name: Of the rule, in `prunet_mm.search.rules.RULES`, or a search's ``searched.pth``, whose
+            network is taken.
+        batches: Number of batches for the norms' statistics, and for the loss.
+
+    Raises:
+        SearchError: By this rule nothing is within the budget.
+    """
+    model, data = runner.model, runner.train_loop.dataloader
+    budget_ms = model.budget.budget_ms
+    probe = data.probe('architecture', batches)
+    if name in RULES:
+        rng = random.Random(f'{runner.seed} {name}')
+        network = RULES[name](model, budget_ms, probe[:JUDGED], rng)
+    else:
+        network = as_found(model, name)
+    finalist = Finalist(
+        {layer: one.option for layer, one in network.items()},
+        Rounding(
+            {layer: one.width for layer, one in network.items() if one.width},
+            latency_ms(model, network),
+        ),
+        math.nan,
+    )
+    images = data.probe('weights', batches)
+    return _become(runner, model, budget_ms, (finalist,), probe, images)
+
+
+def _become(runner, model, budget_ms: float, finalists, probe, images) -> Result:
+    """Let the SuperNet be the best finalist, for good."""
+    supernet, best = model.supernet, finalists[0]
     supernet.settle(best.path)
     for name, layer in supernet.layers().items():
         (block,) = layer.candidates.values()
@@ -117,16 +158,20 @@ def take_target(runner, target_ms: float) -> None:
         )
 
 
-def conclude(runner) -> Result:
+def conclude(runner, result: Result | None = None) -> Result:
     """Finish a search and leave its results in the work dir.
 
     Written: ``subnet.json``, ``searched.pth`` (the SuperNet, recalibrated to that network),
     ``report.html``, and pictures of how it was found, which mmengine's visualizer gets too. The
     network is measured if this is the device of the latency table. A summary goes to the log.
+
+    Args:
+        runner: Of the search.
+        result: What it ends in, where that is known already.
     """
     model = runner.model
     budget_ms = model.budget.budget_ms
-    result = finish(runner, model, budget_ms)
+    result = result or finish(runner, model, budget_ms)
     if runner.rank != 0:
         return result
     work_dir = Path(runner.work_dir)
@@ -156,6 +201,7 @@ def conclude(runner) -> Result:
         derived_loss=result.loss,
         other_size=model.other_size,
         train_config=runner.cfg.get('train_config', 'CONFIG'),
+        trained=_with_weights(model) if model.supernet.importance else None,
     )
     write_asked(runner)  # also where no search went before, but a checkpoint of one
     write_found(work_dir, outcome, runner.iter)
@@ -166,6 +212,14 @@ def conclude(runner) -> Result:
         image = mmcv.imread(path, channel_order='rgb')
         runner.visualizer.add_image(path.stem, image, step=runner.iter)
     return result
+
+
+def _with_weights(model: ArchitectureSearch) -> list[str]:
+    """The parts of the searched model that have weights, beside the backbone."""
+    parts = model.architecture.named_children()
+    return [
+        name for name, part in parts if name != 'backbone' and any(True for _ in part.parameters())
+    ]
 
 
 def measure_subnets(

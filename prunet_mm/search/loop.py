@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -273,7 +274,8 @@ class SearchLoop(BaseLoop):
         if supernet.sampling != 'hard':
             return []
         exploration = self.exploration if self.runner.model.ramp.budget_ms else 1.0
-        return [supernet.draw_path(rng, exploration) for _ in range(count)]
+        networks = math.prod(map(len, supernet.options().values()))
+        return [supernet.draw_path(rng, exploration) for _ in range(min(count, networks))]
 
     def _any_path(self, rng: random.Random) -> dict[str, str] | None:
         """Draw a path for the weights, evenly from all that is left.

@@ -62,6 +62,8 @@ class Outcome:
         derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
             part.
         train_config: The config that trains the network.
+        trained: What has weights that training goes on with, beside the backbone; None where it
+            is to begin anew.
         other_size: A warning where the images were of another size than the table's; else empty.
     """
 
@@ -77,6 +79,7 @@ class Outcome:
     derived_loss: float | None = None
     train_config: str = 'CONFIG'
     other_size: str = ''
+    trained: Sequence[str] | None = None
 
 
 def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> str:
@@ -112,7 +115,7 @@ def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> s
         'The frontier': _frontier(work_dir),
         'Removed': _removed(history),
         'Files': [*_files(work_dir, missing), *_wrapped(missing)],
-        'Next: train it': [_command(outcome.train_config, work_dir / 'subnet.json')],
+        'Next: train it': [_command(outcome, work_dir)],
     }
     return '\n'.join(
         line
@@ -152,9 +155,29 @@ def _draw(work_dir: Path, history: list[dict], spec: NetworkSpec, outcome: Outco
         plot_frontier(rows, work_dir / 'frontier.png', outcome.table_kind)
 
 
-def _command(config: str, subnet: Path) -> str:
-    option = f'model.backbone.arch={subnet}'
-    return shlex.join(['python', 'tools/train.py', config, '--cfg-options', option])
+def inherited(work_dir: str | Path, parts: Sequence[str]) -> list[str]:
+    """Return the options of ``tools/train.py`` by which a found network keeps its weights.
+
+    Args:
+        work_dir: Of the search.
+        parts: What has weights beside the backbone, such as ``'neck'``.
+    """
+    work_dir, options = Path(work_dir), []
+    for part in ('backbone', *parts):
+        start = f'model.{part}.init_cfg'
+        options += [
+            f'{start}.type={"SuperNet" if part == "backbone" else "Pretrained"}',
+            f'{start}.checkpoint={work_dir / "searched.pth"}',
+            f'{start}.prefix=architecture.{part}.',
+        ]
+    return [f'model.backbone.arch={work_dir / "subnet.json"}', *options]
+
+
+def _command(outcome: Outcome, work_dir: Path) -> str:
+    options = [f'model.backbone.arch={work_dir / "subnet.json"}']
+    if outcome.trained is not None:
+        options = inherited(work_dir, outcome.trained)
+    return shlex.join(['python', 'tools/train.py', outcome.train_config, '--cfg-options', *options])
 
 
 def _loss(outcome: Outcome) -> list[str]:

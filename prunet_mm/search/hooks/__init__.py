@@ -27,6 +27,7 @@ checkpoint.
 from prunet_mm.search.hooks.block_pruning_hook import BlockPruningHook
 from prunet_mm.search.hooks.derive_hook import DeriveHook
 from prunet_mm.search.hooks.history_hook import HistoryHook
+from prunet_mm.search.hooks.importance_hook import ImportanceHook
 from prunet_mm.search.hooks.layer_pruning_hook import LayerPruningHook
 from prunet_mm.search.hooks.prunode_hook import PrunodeHook
 from prunet_mm.search.hooks.ramp_hook import RampHook
@@ -38,6 +39,7 @@ __all__ = [
     'BlockPruningHook',
     'DeriveHook',
     'HistoryHook',
+    'ImportanceHook',
     'LayerPruningHook',
     'PrunodeHook',
     'RampHook',
