@@ -281,10 +281,13 @@ class SearchLoop(BaseLoop):
         """Draw a path for the weights, evenly from all that is left.
 
         Drawn by what is believed, the beliefs would come true: what is trained more looks better.
+        In a trained network all is trained already, and most of what could be drawn would ruin it.
         """
         supernet = self.runner.model.supernet
         if supernet.sampling != 'hard':
             return None
+        if supernet.importance:
+            return supernet.draw_path(rng, self.exploration)
         return {name: rng.choice(options) for name, options in supernet.all_options().items()}
 
     def _seed(self) -> None:

@@ -15,7 +15,7 @@ from prunet_mm.engine.screen_runner import ScreenRunner
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.search.budget import printed_limits
 from prunet_mm.search.finish import apply_rule, conclude
-from prunet_mm.search.hooks import ImportanceHook, LayerPruningHook
+from prunet_mm.search.hooks import LayerPruningHook, TrainedStartHook
 from prunet_mm.search.importance import sort_by_taylor
 from prunet_mm.search.model import ArchitectureSearch
 
@@ -138,7 +138,7 @@ class SearchRunner(ScreenRunner):
                 "backbone init_cfg=dict(type='TrainedNetwork', ...)"
             )
         if self.model.supernet.importance == 'taylor':
-            sort_by_taylor(self, ImportanceHook().batches)
+            sort_by_taylor(self, TrainedStartHook().sorting)
         conclude(self, apply_rule(self, name))
 
     def _init_model_weights(self) -> None:

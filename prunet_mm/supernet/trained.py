@@ -83,10 +83,10 @@ def start_as(supernet: SuperNet, network: PRUNet) -> None:
     """Give a SuperNet the weights and statistics of a network that has all of its layers.
 
     Hidden channels are sorted by magnitude, so that the first ones, which every narrower path has,
-    are the best to keep; a search sorts them anew by Taylor importance. A candidate with a larger kernel starts from the network's with zeros
-    around it, one with a smaller kernel from its centre. Where hidden widths go beyond the
-    network's, the projection of new channels is zero. The network's own candidates are the most
-    probable ones. So the output stays that of the network.
+    are the best to keep; a search sorts them anew, by Taylor importance. A candidate with a larger
+    kernel starts from the network's with zeros around it, one with a smaller kernel from its
+    centre. Where hidden widths go beyond the network's, the projection of new channels is zero. The
+    network's own candidates are the most probable ones. So the output stays that of the network.
 
     Args:
         supernet: At its widest, as it is made.

@@ -27,23 +27,23 @@ checkpoint.
 from prunet_mm.search.hooks.block_pruning_hook import BlockPruningHook
 from prunet_mm.search.hooks.derive_hook import DeriveHook
 from prunet_mm.search.hooks.history_hook import HistoryHook
-from prunet_mm.search.hooks.importance_hook import ImportanceHook
 from prunet_mm.search.hooks.layer_pruning_hook import LayerPruningHook
 from prunet_mm.search.hooks.prunode_hook import PrunodeHook
 from prunet_mm.search.hooks.ramp_hook import RampHook
 from prunet_mm.search.hooks.settle_hook import SettleHook
 from prunet_mm.search.hooks.state_hook import SearchStateHook
 from prunet_mm.search.hooks.temperature_hook import TemperatureHook
+from prunet_mm.search.hooks.trained_start_hook import TrainedStartHook
 
 __all__ = [
     'BlockPruningHook',
     'DeriveHook',
     'HistoryHook',
-    'ImportanceHook',
     'LayerPruningHook',
     'PrunodeHook',
     'RampHook',
     'SearchStateHook',
     'SettleHook',
     'TemperatureHook',
+    'TrainedStartHook',
 ]
