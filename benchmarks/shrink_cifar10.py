@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data-root', default='data/cifar10', help='folders train and test')
-    parser.add_argument('--lite0', default='work_dirs/lite0', help='folder of lite0.json and .pth')
+    parser.add_argument('--weights', default='work_dirs/lite0/lite0.pth', help="ImageNet's")
     parser.add_argument('--table', default='work_dirs/tables/lite0_cifar10_cpu.json')
     parser.add_argument('--base', help='Lite0, fine-tuned; by default it is made')
     parser.add_argument('--methods', nargs='+', default=METHODS, choices=METHODS)
@@ -76,7 +76,6 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.work = args, Path(args.work_dir).resolve()
         self.work.mkdir(parents=True, exist_ok=True)
-        self.lite0 = Path(args.lite0).resolve()
         self.base = Path(args.base or self.work / f'base/epoch_{args.base_epochs}.pth').resolve()
         self.table = LatencyTable.load(args.table)
         data = {
@@ -86,15 +85,10 @@ class Bench:
                 ('train', 50_000, args.every), ('test', 10_000, args.test_every)
             )
         }  # fmt: skip
-        backbone = dict(arch=f'{self.lite0}/lite0.json')
-        start = dict(checkpoint=f'{self.lite0}/lite0.pth')
-        train = dict(backbone=dict(backbone, init_cfg=start), neck=dict(init_cfg=start))
+        start = dict(init_cfg=dict(checkpoint=str(Path(args.weights).resolve())))
+        train = dict(backbone=start, neck=start)
         trained = dict(init_cfg=dict(checkpoint=str(self.base)))
-        parts = dict(
-            backbone=dict(space=backbone, init_cfg=backbone | trained['init_cfg']),
-            neck=trained,
-            head=trained,
-        )
+        parts = dict(backbone=trained, neck=trained, head=trained)
         search = dict(architecture=parts, latency=dict(table=str(Path(args.table).resolve())))
         for name, base, model in (('train', TRAIN, train), ('search', SEARCH, search)):
             text = (
@@ -110,7 +104,8 @@ class Bench:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as out:
             if subprocess.run(command, cwd=ROOT, stdout=out, stderr=out, check=False).returncode:
-                sys.exit(f'error: {" ".join(command)} has failed, see {log}')
+                *_, last = ['', *log.read_text().splitlines()]
+                sys.exit(f'{last}\n{" ".join(command)} has failed, see {log}')
 
     def train(self, folder: Path, epochs: int, seed: int, *options: str) -> float:
         """Train, or go on with it; returns top-1 in percent."""
@@ -194,6 +189,16 @@ class Bench:
         return SearchSpace.from_dict(cfg.model.architecture.backbone.space.to_dict()).origin
 
 
+def show(rows: list[dict]) -> None:
+    """Print rows as a table."""
+    for row in rows:
+        print(
+            f'{row["method"]:9} {row["budget"]:4g} seed {row["seed"]}: top-1 {row["top1"]:5.2f} %, '
+            f'{row["latency_ms"]:8.3f} ms, {row["latency_ms"] / row["reference_ms"]:6.1%} of Lite0',
+            flush=True,
+        )
+
+
 def main() -> None:
     """Make the rows that are missing."""
     args = parse_args()
@@ -206,12 +211,9 @@ def main() -> None:
             continue
         rows.append(bench.row(*job))
         write_atomic(out, json.dumps(rows, indent=1) + '\n')
-        row = rows[-1]
-        print(
-            f'{row["method"]:9} {row["budget"]:4g} seed {row["seed"]}: top-1 {row["top1"]:.2f} %, '
-            f'{row["latency_ms"]:.3f} ms, {row["latency_ms"] / row["reference_ms"]:.1%}',
-            flush=True,
-        )
+        show(rows[-1:])
+    print('\nall rows')
+    show(rows)
 
 
 if __name__ == '__main__':

@@ -2,14 +2,14 @@
 # configs/search/lite0_cifar10.py has found around it, by the command that the search prints
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/cifar10_64px.py']
 
-# Both are written by tools/model_converters/timm_to_prunet.py, see docs/trained_weights.md
+# written by tools/model_converters/timm_to_prunet.py, see docs/trained_weights.md
 weights = 'work_dirs/lite0/lite0.pth'
 
 model = dict(
     type='ImageClassifier',
     backbone=dict(
         type='PRUNet',
-        arch='work_dirs/lite0/lite0.json',
+        arch='{{ fileDirname }}/tf_efficientnet_lite0.json',
         init_cfg=dict(type='Pretrained', checkpoint=weights, prefix='backbone.'),
     ),
     neck=dict(

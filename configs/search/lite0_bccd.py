@@ -8,9 +8,11 @@ _base_ = [
 
 train_config = 'configs/det/retinanet_lite0_bccd.py'  # what fine-tunes the network that is found
 
-arch = 'work_dirs/lite0/lite0.json'
+arch = '{{ fileDirname }}/../cls/tf_efficientnet_lite0.json'
 trained = 'work_dirs/retinanet_lite0_bccd/epoch_12.pth'
 stages = [3, 5, 7]  # whose maps the neck takes
+# for a square with about as many pixels as the images
+space = dict(type='around', arch=arch, resolution=224, granularity=16, out_indices=stages)
 
 model = dict(
     _delete_=True,
@@ -20,10 +22,7 @@ model = dict(
         data_preprocessor=dict(_base_.model.data_preprocessor, mean=[127.5] * 3, std=[127.5] * 3),
         backbone=dict(
             type='SuperNet',
-            # a square with about as many pixels as the images
-            space=dict(
-                type='around', arch=arch, resolution=224, granularity=16, out_indices=stages
-            ),
+            space=space,
             out_indices=stages,
             init_cfg=dict(type='TrainedNetwork', arch=arch, checkpoint=trained),
         ),

@@ -3,7 +3,7 @@ _base_ = ['../_base_/search.py', '../_base_/datasets/cifar10_64px.py']
 
 train_config = 'configs/cls/lite0_cifar10.py'  # what fine-tunes the network that is found
 
-arch = 'work_dirs/lite0/lite0.json'
+arch = '{{ fileDirname }}/../cls/tf_efficientnet_lite0.json'
 trained = 'work_dirs/lite0_cifar10/epoch_2.pth'
 space = dict(type='around', arch=arch, resolution=64, num_classes=10, granularity=16)
 

@@ -11,6 +11,7 @@ train_config = 'configs/det/retinanet_prunet-p1_coco.py'
 
 trained = 'work_dirs/retinanet_prunet-p1_coco/epoch_12.pth'
 stages = [3, 4, 5, 6]  # whose maps the neck takes
+space = dict(type='around', arch='prunet_p1', granularity=32, out_indices=stages)
 
 model = dict(
     _delete_=True,
@@ -19,7 +20,7 @@ model = dict(
         _base_.model,
         backbone=dict(
             type='SuperNet',
-            space=dict(type='around', arch='prunet_p1', granularity=32, out_indices=stages),
+            space=space,
             out_indices=stages,
             init_cfg=dict(type='TrainedNetwork', arch='prunet_p1', checkpoint=trained),
         ),
