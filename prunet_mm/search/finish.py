@@ -34,7 +34,7 @@ from prunet_mm.search.rules import RULES, as_found, latency_ms
 from prunet_mm.spec import NetworkSpec
 
 SUBNET = 'subnet.json'
-JUDGED = 4  # batches that a rule measures on
+JUDGED, JUDGED_IMAGES = 4, 128  # batches that a rule measures on, and images one by one
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def apply_rule(runner, name: str, batches: int = 20) -> Result:
     probe = data.probe('architecture', batches)
     if name in RULES:
         rng = random.Random(f'{runner.seed} {name}')
-        network = RULES[name](model, budget_ms, probe[:JUDGED], rng)
+        single = data.probe('architecture', JUDGED_IMAGES, batch_size=1)
+        judged = single if name == 'taylor' else probe[:JUDGED]
+        network = RULES[name](model, budget_ms, judged, rng)
     else:
         network = as_found(model, name)
     finalist = Finalist(

@@ -22,7 +22,8 @@ def taylor(model: ArchitectureSearch, batches: Sequence) -> dict[str, Tensor]:
 
     A channel's gate stands in front of the projection: switched off, it takes the projection's
     column away, and the loss changes by the product of gate and gradient. Per batch, absolute,
-    averaged. From *Importance Estimation for Neural Network Pruning* (arXiv 1906.10771).
+    averaged; the fewer images are in a batch, the less of it they cancel. From *Importance
+    Estimation for Neural Network Pruning* (arXiv 1906.10771).
 
     Args:
         model: Its SuperNet is judged as what is most probable, at its widest; nothing changes.
@@ -59,20 +60,21 @@ def taylor(model: ArchitectureSearch, batches: Sequence) -> dict[str, Tensor]:
 
 
 def sort_by_taylor(runner, count: int) -> None:
-    """Sort the channels of a search's SuperNet by `taylor` on some of the architecture's batches.
+    """Sort the channels of a search's SuperNet by `taylor` on some of the architecture's images.
 
     Args:
         runner: Of the search, whose loop has the images.
-        count: Batches.
+        count: Images.
 
     Raises:
         ConfigError: There are none.
     """
-    importance = taylor(runner.model, runner.train_loop.dataloader.probe('architecture', count))
+    images = runner.train_loop.dataloader.probe('architecture', count, batch_size=1)
+    importance = taylor(runner.model, images)
     if is_distributed():  # each rank has seen images of its own, and all have to agree
         all_reduce_params(list(importance.values()), op='mean')
     sort_channels(runner.model, importance)
-    runner.logger.info(f'hidden channels are sorted by Taylor importance on {count} batches')
+    runner.logger.info(f'hidden channels are sorted by Taylor importance on {count} images')
 
 
 @torch.no_grad()

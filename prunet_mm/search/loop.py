@@ -79,13 +79,13 @@ class SearchData:
             collate=self.collate,
         )
 
-    def probe(self, part: str, count: int, step: int = 0) -> list:
+    def probe(self, part: str, count: int, step: int = 0, batch_size: int | None = None) -> list:
         """Return some batches of a part for a test outside the streams; they depend on ``step``."""
         return [
             sample_batch(
                 self.dataset,
                 self.indices[part],
-                batch_size=self.batch_size[part],
+                batch_size=batch_size or self.batch_size[part],
                 seed=self.seed,
                 stream=f'probe of {part} on rank {get_rank()}',
                 step=step * count + i,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prunet_mm.search.model import ArchitectureSearch
 
 MEASURED = 8  # hidden widths of a layer that `lana` measures; between them it interpolates
+LEAST = 0.25  # share of the widths that `uniform` keeps, if it can
 NEAR = 0.99  # share of the budget that a random network is to use at least
 DRAWS = 100_000
 
@@ -119,35 +120,49 @@ def by_lana(
 def uniform(
     model: ArchitectureSearch, budget_ms: float, batches: Sequence, rng: random.Random
 ) -> Network:
-    """Scale all hidden widths of the network by one share, the largest that fits."""
+    """Scale all hidden widths of the network by one share, the largest that fits.
+
+    Where that would leave less than `LEAST` of them, its stages are cut to fewer layers first.
+    """
     own = {
         name: [one for one in found if one.option == found[0].option]
         for name, found in choices(model).items()
     }
-    best = None
-    for step in range(1, 201):
-        network = {
-            name: min(found, key=lambda one: abs(one.width - step / 200 * found[-1].width))
-            for name, found in own.items()
-        }
-        if latency_ms(model, network) <= budget_ms * (1 + 1e-12):
-            best = network
-    if best is None:
+    layers, best = model.supernet.layers(), (0, None)
+    for depth in range(max(layer.position.index for layer in layers.values()), 0, -1):
+        gone = [n for n, one in layers.items() if one.position.index > depth and not one.stays]
+        for step in range(best[0] + 1, 101):
+            network = {
+                name: Choice(SKIP, 0, 0.0)
+                if name in gone
+                else min(found, key=lambda one: abs(one.width - step / 100 * found[-1].width))
+                for name, found in own.items()
+            }
+            if latency_ms(model, network) > budget_ms * (1 + 1e-12):
+                break
+            best = step, network
+        if best[0] >= 100 * LEAST:
+            break
+    if best[1] is None:
         raise _misfit(budget_ms)
-    return best
+    return best[1]
 
 
 def drawn(
     model: ArchitectureSearch, budget_ms: float, batches: Sequence, rng: random.Random
 ) -> Network:
-    """Draw networks until one uses nearly all of the budget."""
+    """Draw networks, make random layers cheaper, until one uses nearly all of the budget."""
     options = choices(model)
     for _ in range(DRAWS):
-        network = {}
-        for name, found in options.items():
-            option = rng.choice(sorted({one.option for one in found}))
-            network[name] = rng.choice([one for one in found if one.option == option])
-        if NEAR * budget_ms <= latency_ms(model, network) <= budget_ms:
+        network = {name: rng.choice(found) for name, found in options.items()}
+        while latency_ms(model, network) > budget_ms:
+            name = rng.choice(list(network))
+            cheaper = [one for one in options[name] if one.cost_ms < network[name].cost_ms]
+            if cheaper:
+                network[name] = rng.choice(cheaper)
+            elif all(one.cost_ms >= network[n].cost_ms for n in network for one in options[n]):
+                raise _misfit(budget_ms)
+        if latency_ms(model, network) >= NEAR * budget_ms:
             return network
     raise SearchError(f'In {DRAWS:,} random networks none uses 99 % of {budget_ms:.4g} ms.')
 

@@ -138,7 +138,7 @@ class SearchRunner(ScreenRunner):
                 "backbone init_cfg=dict(type='TrainedNetwork', ...)"
             )
         if self.model.supernet.importance == 'taylor':
-            sort_by_taylor(self, TrainedStartHook().sorting)
+            sort_by_taylor(self, TrainedStartHook().images)
         conclude(self, apply_rule(self, name))
 
     def _init_model_weights(self) -> None:

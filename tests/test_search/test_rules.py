@@ -104,10 +104,10 @@ def test_a_search_sorts_by_taylor_before_its_first_step_and_only_then(
 ):
     options |= {'train_cfg.max_iters': 2, 'train_cfg.warmup_iters': 0}
     options |= {'default_hooks.checkpoint.interval': 1}
-    runner = make_lone_search(dict(TrainedStartHook=dict(sorting=2)), options, space=SPACE)
+    runner = make_lone_search(dict(TrainedStartHook=dict(images=2)), options, space=SPACE)
     lines = log(runner)
     runner.train()
-    assert sum('sorted by Taylor importance on 2 batches' in line for line in lines) == 1
+    assert sum('sorted by Taylor importance on 2 images' in line for line in lines) == 1
     options['model.architecture.backbone.init_cfg']['importance'] = 'magnitude'
     runner = make_lone_search(dict(TrainedStartHook={}), options, 'other', space=SPACE)
     lines = log(runner)

@@ -19,9 +19,9 @@ class TrainedStartHook(Hook):
     as it is (LANA's measure, arXiv 2107.10624), and paths are drawn by what is believed.
 
     Args:
-        sorting: Of the architecture's batches, how many channels are sorted by, where the SuperNet
-            asks for Taylor importance, as is the default.
-        alternatives: How many alternatives are judged on.
+        images: Of the architecture's, how many channels are sorted by, where the SuperNet asks for
+            Taylor importance, as is the default.
+        batches: Of the architecture's, how many alternatives are judged on.
 
     Raises:
         ConfigError: There are none to sort by.
@@ -29,8 +29,8 @@ class TrainedStartHook(Hook):
 
     priority = 'VERY_HIGH'  # before anything looks at the weights
 
-    def __init__(self, sorting: int = 8, alternatives: int = 4) -> None:
-        self.sorting, self.alternatives = sorting, alternatives
+    def __init__(self, images: int = 128, batches: int = 4) -> None:
+        self.images, self.batches = images, batches
 
     def before_train(self, runner) -> None:
         """Sort and judge, unless a checkpoint has been loaded, in which all of it is."""
@@ -38,9 +38,9 @@ class TrainedStartHook(Hook):
         if runner.iter or supernet.importance is None:
             return
         if supernet.importance == 'taylor':
-            sort_by_taylor(runner, self.sorting)
+            sort_by_taylor(runner, self.images)
         if supernet.sampling == 'hard':
-            batches = runner.train_loop.dataloader.probe('architecture', self.alternatives)
+            batches = runner.train_loop.dataloader.probe('architecture', self.batches)
             judge_alone(runner.model, batches)
             runner.model.weigh()
 
