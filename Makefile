@@ -60,7 +60,7 @@ shrink: $(VENV)/.pretrained-installed
 		work_dirs/lite0/lite0.pth --weights $(LITE0); }
 	test -f work_dirs/tables/lite0_cifar10_cpu.json || $(PY) tools/build_latency_table.py \
 		configs/search/lite0_cifar10.py --max-seconds 60 --validate 10
-	$(PY) benchmarks/shrink_cifar10.py --data-root $(DATA) --methods found uniform --budgets 0.5 \
+	$(PY) benchmarks/shrink_cifar10.py --data-root $(DATA) --methods unpruned found uniform --budgets 0.5 \
 		--every 20 --test-every 10 --base-epochs 3 --epochs 2 --steps 100 \
 		--work-dir $(SHRINK) --out $(SHRINK)/rows.json
 	@echo 'pictures and a page of the search are in $(SHRINK)/found_0.5_0/search'

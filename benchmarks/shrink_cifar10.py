@@ -26,7 +26,7 @@ from prunet_mm.search.report import inherited
 from prunet_mm.spec import NetworkSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ('found', 'uniform', 'taylor', 'lana', 'random')
+METHODS = ('unpruned', 'found', 'uniform', 'taylor', 'lana', 'random')
 DRAWS = 5  # random networks per budget; the best of them counts
 TRAIN, SEARCH = ROOT / 'configs/cls/lite0_cifar10.py', ROOT / 'configs/search/lite0_cifar10.py'
 
@@ -58,16 +58,15 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, float, int]]:
     """
     rows = []
     for seed in range(args.seeds):
-        if seed == 0:
-            rows.append(('unpruned', 1.0, 0))
         for budgets in (args.budgets[:2], args.budgets[2:]):
             for method, budget in itertools.product(args.methods, budgets):
-                draws = range(DRAWS) if method == 'random' and seed == 0 else [seed]
-                if method != 'random' or seed == 0:
-                    rows += [(method, budget, draw) for draw in draws]
-        if seed:
-            rows.append(('unpruned', 1.0, seed))
-    return rows
+                if method == 'unpruned':
+                    rows.append((method, 1.0, seed))
+                elif method != 'random':
+                    rows.append((method, budget, seed))
+                elif seed == 0:
+                    rows += [(method, budget, draw) for draw in range(DRAWS)]
+    return list(dict.fromkeys(rows))
 
 
 class Bench:
