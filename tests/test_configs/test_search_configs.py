@@ -40,7 +40,7 @@ def test_what_is_searched_in_a_detector_is_trained_in_the_same_one(path):
     assert searched == trained
     assert config.train_dataloader.dataset == training.train_dataloader.dataset
     assert supernet.space == config.space
-    assert supernet.out_indices == network.out_indices
+    assert list(supernet.out_indices) == list(network.out_indices)
     space = SearchSpace.from_dict(config.space)
     widths = [space.stages[stage - 1].width for stage in supernet.out_indices]
     assert searched.neck.in_channels == widths

@@ -7,6 +7,8 @@ import torch
 
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.models import PRUNet
+from prunet_mm.search.choosing import values_of
+from prunet_mm.search.hooks.trained_start_hook import judge_alone
 from prunet_mm.search.importance import sort_channels, taylor
 from prunet_mm.search.rules import RULES, choices, latency_ms
 from prunet_mm.spec import NetworkSpec
@@ -113,6 +115,28 @@ def test_a_search_sorts_by_taylor_before_its_first_step_and_only_then(
     lines = log(runner)
     runner.train()
     assert not any('Taylor' in line for line in lines)
+
+
+def test_scores_begin_with_what_each_alternative_alone_costs(trained, batches):
+    model = trained.model
+    path = model.supernet.likeliest_path()
+    for _ in range(20):
+        judge_alone(model, batches[:1])
+    model.supernet.open_skips()
+    scores = values_of(model.supernet, model.scores, mean=True)
+    for name, options in model.supernet.options().items():
+        own = options.index(path[name])
+        for option, score in zip(options, scores[name][0].tolist(), strict=True):
+            other = model.task_loss(batches[:1], {**path, name: option})
+            rise = other - model.task_loss(batches[:1], path)
+            assert score - float(scores[name][0, own]) == pytest.approx(rise, abs=0.02), name
+
+
+def test_a_budget_ratio_is_of_the_network_that_the_space_is_around(trained):
+    model = trained.model
+    origin_ms = model.table.predict_ms(model.supernet.space.origin)
+    assert model.budget.budget_ms == pytest.approx(0.75 * origin_ms)
+    assert origin_ms < model.budget.largest_ms  # which has larger kernels
 
 
 @pytest.mark.parametrize('name', RULES)
