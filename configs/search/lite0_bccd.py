@@ -47,7 +47,11 @@ model = dict(
 
 # No warm-up, since the weights are trained; the budget falls from the first step on.
 train_cfg = dict(
-    max_iters=300, warmup_iters=0, architecture_batch_size=8, ramp=dict(begin=0.0, fall=0.6)
+    max_iters=300,
+    warmup_iters=0,
+    architecture_batch_size=8,
+    paths=2,
+    ramp=dict(begin=0.0, fall=0.6),
 )
 
 optim_wrapper = dict(

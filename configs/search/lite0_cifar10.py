@@ -41,9 +41,7 @@ model = dict(
 )
 
 # No warm-up, since the weights are trained; the budget falls from the first step on.
-train_cfg = dict(
-    max_iters=260, warmup_iters=0, architecture_batch_size=96, ramp=dict(begin=0.0, fall=0.6)
-)
+train_cfg = dict(max_iters=260, warmup_iters=0, paths=2, ramp=dict(begin=0.0, fall=0.6))
 optim_wrapper = dict(
     weights=dict(optimizer=dict(lr=0.01)), architecture=dict(optimizer=dict(lr=0.012))
 )

@@ -29,7 +29,7 @@ class TrainedStartHook(Hook):
 
     priority = 'VERY_HIGH'  # before anything looks at the weights
 
-    def __init__(self, images: int = 128, batches: int = 4) -> None:
+    def __init__(self, images: int = 128, batches: int = 2) -> None:
         self.images, self.batches = images, batches
 
     def before_train(self, runner) -> None:
