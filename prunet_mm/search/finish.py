@@ -184,16 +184,19 @@ def conclude(runner, result: Result | None = None) -> Result:
         result.spec.save(work_dir / f'subnet_{budget_ms:g}ms.json')
         add_to_frontier(work_dir, budget_ms, result)
         rows = read_frontier(work_dir)
+    origin = model.supernet.space.origin
     specs = [result.spec, *(NetworkSpec.load(work_dir / row['subnet']) for row in rows)]
-    timings = measure_subnets(specs, model.table, model.latency)
+    timings = measure_subnets([*specs, *filter(None, [origin])], model.table, model.latency)
     if rows and timings:
-        for row, timing in zip(rows, timings[1:], strict=True):
+        for row, timing in zip(rows, timings[1 : len(specs)], strict=True):
             row.update(measured_ms=timing.latency_ms, measured_iqr_ms=timing.iqr_ms)
         write_frontier(work_dir, rows)
     outcome = Outcome(
         budget_ms=budget_ms,
         predicted_ms=result.rounding.predicted_ms,
         measured=timings and timings[0],
+        origin_ms=model.table.predict_ms(origin) if origin else None,
+        measured_origin=timings[-1] if timings and origin else None,
         table_kind=model.table.kind,
         table_device=model.table.describe(),
         space=model.supernet.space,

@@ -58,6 +58,8 @@ class Outcome:
         finalists: Networks that were judged side by side, the best one, which was taken, first.
         measured: Latency of the network by the clock, on the table's device; None where that is
             not at hand.
+        origin_ms: Predicted latency of the network that the space is around.
+        measured_origin: By the clock, in the same run as ``measured``.
         block_ms: Latency of each of the network's ``block_keys()`` by the table, where known.
         derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
             part.
@@ -75,6 +77,8 @@ class Outcome:
     rounding: Rounding | None = None
     finalists: Sequence[Finalist] = ()
     measured: Timing | None = None
+    origin_ms: float | None = None
+    measured_origin: Timing | None = None
     block_ms: Sequence[float] | None = None
     derived_loss: float | None = None
     train_config: str = 'CONFIG'
@@ -110,6 +114,7 @@ def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> s
         'The budget': _wrapped(verdict(history)) if history else [],
         'The network': [*spec.describe().splitlines(), *_loss(outcome)],
         'Latency': _latency(outcome),
+        'Against what it came from': _against(spec, outcome),
         'Widths rounded': _rounding(outcome.rounding),
         'Finalists': _finalists(outcome.finalists),
         'The frontier': _frontier(work_dir),
@@ -214,6 +219,26 @@ def _latency(outcome: Outcome) -> list[str]:
             'is too fast for it. Search longer, or ask for less.'
         )
     return lines
+
+
+def _against(spec: NetworkSpec, outcome: Outcome) -> list[str]:
+    """What the network costs and keeps of the one that its space is around."""
+    origin = outcome.space.origin
+    if origin is None or outcome.origin_ms is None:
+        return []
+    pairs = {
+        'predicted': (outcome.predicted_ms, outcome.origin_ms, 'ms'),
+        'MACs': (spec.macs() / 1e6, origin.macs() / 1e6, 'million'),
+        'parameters': (spec.params() / 1e6, origin.params() / 1e6, 'million'),
+        'layers': (len(spec.layers), len(origin.layers), ''),
+    }
+    if outcome.measured and outcome.measured_origin:
+        measured = outcome.measured.latency_ms, outcome.measured_origin.latency_ms
+        pairs['measured'] = (*measured, 'ms, in one run')
+    return [f'network    {origin.name}'] + [
+        f'{name:10} {found:10.4g} of {whole:.4g} {unit}, {found / whole:.1%}'.replace(' ,', ',')
+        for name, (found, whole, unit) in pairs.items()
+    ]
 
 
 def _rounding(rounding: Rounding | None) -> list[str]:
