@@ -1,6 +1,7 @@
 # Lite0, as configs/cls/lite0_cifar10.py has trained it, shrinks to half of its latency
 _base_ = ['../_base_/search.py', '../_base_/datasets/cifar10_64px.py']
 
+work_dir = 'work_dirs/lite0_cifar10_search'  # not that of the training
 train_config = 'configs/cls/lite0_cifar10.py'  # what fine-tunes the network that is found
 
 arch = '{{ fileDirname }}/../cls/tf_efficientnet_lite0.json'

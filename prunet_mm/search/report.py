@@ -291,7 +291,7 @@ def _or_dash(latency_ms: float | None) -> str:
 
 def _removed(history: list[dict]) -> list[str]:
     """What each tier removed, when and at what probability."""
-    if not history:
+    if not history:  # a rule has chosen, or the search's files are elsewhere
         return [f'Unknown: there is no {FILE_NAME}.']
     removed, ties = Trace.of(history).removed, _near_ties(history)
     if not removed:

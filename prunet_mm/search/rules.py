@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prunet_mm.search.model import ArchitectureSearch
 
 MEASURED = 8  # hidden widths of a layer that `lana` measures; between them it interpolates
+STEPS = 400  # of the share that `uniform` keeps
 LEAST = 0.25  # share of the widths that `uniform` keeps, if it can
 NEAR = 0.99  # share of the budget that a random network is to use at least
 DRAWS = 100_000
@@ -131,17 +132,17 @@ def uniform(
     layers, best = model.supernet.layers(), (0, None)
     for depth in range(max(layer.position.index for layer in layers.values()), 0, -1):
         gone = [n for n, one in layers.items() if one.position.index > depth and not one.stays]
-        for step in range(best[0] + 1, 101):
+        for step in range(best[0] + 1, STEPS + 1):
             network = {
                 name: Choice(SKIP, 0, 0.0)
                 if name in gone
-                else min(found, key=lambda one: abs(one.width - step / 100 * found[-1].width))
+                else min(found, key=lambda one: abs(one.width - step / STEPS * found[-1].width))
                 for name, found in own.items()
             }
             if latency_ms(model, network) > budget_ms * (1 + 1e-12):
                 break
             best = step, network
-        if best[0] >= 100 * LEAST:
+        if best[0] >= LEAST * STEPS:
             break
     if best[1] is None:
         raise _misfit(budget_ms)
