@@ -33,7 +33,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=100),
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=30),
     dict(type='CosineAnnealingLR', convert_to_iter_based=True),
 ]
 

@@ -1,10 +1,12 @@
 """A trained network that is cut by a rule: importance of channels, and four rules."""
 
+import json
 import random
 
 import pytest
 import torch
 
+from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.models import PRUNet
 from prunet_mm.search.choosing import values_of
@@ -216,3 +218,33 @@ def test_widths_are_as_before_when_all_is_measured(trained, batches):
     before = [one.fixed_width for one in prunodes]
     RULES['lana'](trained.model, trained.model.budget.budget_ms, batches, random.Random(0))
     assert [one.fixed_width for one in prunodes] == before
+
+
+def test_a_search_shrinks_the_network_and_another_start_takes_what_it_found(
+    make_search, options, tmp_path
+):
+    steps = {'train_cfg.max_iters': 16, 'train_cfg.warmup_iters': 0}
+    steps |= {'train_cfg.ramp': dict(begin=0.0, fall=0.6), 'train_cfg.paths': 2}
+    runner = make_search(options | steps, space=SPACE, hooks=dict(TrainedStartHook={}))
+    runner.train()
+    found = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    budgets = [row['budget_ms'] for row in history_of(tmp_path / 'work')]
+    assert budgets[1:] == sorted(budgets[1:], reverse=True)
+    assert budgets[-1] == pytest.approx(runner.model.budget.budget_ms)
+    assert runner.model.supernet.space.contains(found)
+
+    other = make_search(options, 'other', space=SPACE)
+    other.apply_rule(str(tmp_path / 'work/searched.pth'))
+    assert NetworkSpec.load(tmp_path / 'other/subnet.json').layers == found.layers
+    searched, started = (
+        load_checkpoint_file(tmp_path / name / 'searched.pth')['state_dict']
+        for name in ('work', 'other')
+    )
+    name = 'architecture.backbone.stem.0.conv.conv.weight'
+    trained = load_checkpoint_file(tmp_path / 'trained.pth')['state_dict']
+    assert torch.equal(started[name], trained['backbone.stem.0.conv.conv.weight'])
+    assert not torch.equal(searched[name], started[name])
+
+
+def history_of(work_dir):
+    return [json.loads(line) for line in (work_dir / 'history.jsonl').read_text().splitlines()]
