@@ -12,7 +12,7 @@ model = dict(
     latency=dict(device='cpu', batch=64, threads=1),
 )
 train_dataloader = dict(batch_size=32)
-train_cfg = dict(architecture_batch_size=64, paths=6)
+train_cfg = dict(architecture_batch_size=64, paths=6, small_images=2 / 3)
 optim_wrapper = dict(
     weights=dict(optimizer=dict(lr=0.06, nesterov=True), clip_grad=dict(max_norm=5))
 )

@@ -56,7 +56,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(max_iters=1600, warmup_iters=400, architecture_batch_size=128)
+train_cfg = dict(max_iters=1600, warmup_iters=400, architecture_batch_size=32)  # for every path
 
 # so little work per layer that a second thread waits more than it computes
 torch_threads = 1

@@ -115,6 +115,8 @@ class SearchLoop(BaseLoop):
         architecture_batch_size: Batch size of the architecture steps; default: the weights'.
         architecture_interval: Iterations from one architecture step to the next.
         networks: Networks that a step of the warm-up trains on the same images, at least two.
+        small_images: Share of the warm-up in which a classifier's images are halved in height and
+            width, which is three to four times as quick per step.
         paths: Networks that an architecture step judges on the same images, where the SuperNet has
             hard paths; at least two.
         exploration: Share of the choices in a path that are drawn without regard to what is known.
@@ -134,6 +136,7 @@ class SearchLoop(BaseLoop):
         architecture_batch_size: int | None = None,
         architecture_interval: int = 1,
         networks: int = 3,
+        small_images: float = 0.0,
         paths: int = 4,
         exploration: float = 0.1,
         ramp: dict | None = None,
@@ -159,10 +162,15 @@ class SearchLoop(BaseLoop):
                 'expected at least 2 networks, at least 2 paths, to be compared, and an '
                 'exploration of 0 or more, below 1.'
             )
+        if not 0 <= small_images < 1:
+            raise ConfigError(
+                f'train_cfg.small_images: found {small_images}, expected a share of the warm-up, '
+                'below 1: it has to end at full size.'
+            )
         data = SearchData(dataloader, architecture_fraction, architecture_batch_size, runner.seed)
         super().__init__(runner, data)
         self._max_iters, self.warmup_iters = max_iters, warmup_iters
-        self.interval = architecture_interval
+        self.interval, self.small_iters = architecture_interval, small_images * warmup_iters
         self.networks, self.paths, self.exploration = networks, paths, exploration
         steps = -(-(max_iters - warmup_iters) // architecture_interval)
         runner.model.ramp = BudgetRamp(runner.model.budget.targets_ms, steps, **(ramp or {}))
@@ -250,7 +258,8 @@ class SearchLoop(BaseLoop):
             batches, wrapper = self._draw('weights'), wrappers['weights']
             if warming:
                 networks = model.supernet.deal(rng, self.networks)
-                log = model.warm_up_step(batches, wrapper, networks)
+                small = self._iter < self.small_iters
+                log = model.warm_up_step(batches, wrapper, networks, small)
             else:
                 log = model.weight_step(batches, wrapper, self._any_path(rng))
             outputs = {f'weights/{name}': value for name, value in log.items()}

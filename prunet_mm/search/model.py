@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.logging import print_log
@@ -146,7 +147,11 @@ class ArchitectureSearch(BaseModel):
             return self._step(batches, wrapper, self.losses, lambda task: task)
 
     def warm_up_step(
-        self, batches: Iterator, wrapper: OptimWrapper, networks: Sequence[tuple[Path, Widths]]
+        self,
+        batches: Iterator,
+        wrapper: OptimWrapper,
+        networks: Sequence[tuple[Path, Widths]],
+        small: bool = False,
     ) -> dict[str, Tensor]:
         """Take one step on the weights of several networks, on the same images.
 
@@ -154,16 +159,20 @@ class ArchitectureSearch(BaseModel):
             batches: As many are drawn as the wrapper accumulates gradients over.
             wrapper: Optimiser of the weights.
             networks: Path and hidden widths of each.
+            small: With images of half the height and width.
 
         Returns:
             The last batch's losses, by name: the first network's terms, and the mean of all.
+
+        Raises:
+            ConfigError: Small images of a model whose targets have places in the image.
         """
 
         def judge(batch) -> Judged:
             judged = []
             for path, widths in networks:
                 with self.supernet.on(path), at_widths(widths):
-                    judged.append(self.losses(batch))
+                    judged.append(self.losses(batch, small))
             return torch.stack([task for task, _ in judged]).mean(), judged[0][1]
 
         used = {}
@@ -259,7 +268,7 @@ class ArchitectureSearch(BaseModel):
         supernet = self.supernet
         values = values_of(supernet, self.scores, mean=True)
         budget_ms = self.ramp.budget_ms or self.budget.largest_ms
-        return exact_paths(supernet, values, budget_ms, self.price_per_ms)[0]
+        return exact_paths(supernet, values, budget_ms, self.price_per_ms, supernet.leaning)[0]
 
     @torch.no_grad()
     def task_losses(self, batches: Sequence, path: Path | None = None) -> Tensor:
@@ -293,11 +302,18 @@ class ArchitectureSearch(BaseModel):
 
     test_step = val_step
 
-    def losses(self, batch) -> Judged:
+    def losses(self, batch, small: bool = False) -> Judged:
         """Return the task loss of a batch (0-d), and its terms by name."""
         data = self.data_preprocessor(batch, True)
         inputs = data['inputs']
         self._look_at(inputs)
+        if small:
+            if any('gt_instances' in sample for sample in data.get('data_samples') or ()):
+                raise ConfigError(
+                    'train_cfg.small_images is for classifiers: found boxes, which would have to '
+                    'shrink with the images. Set it to 0.'
+                )
+            inputs = F.avg_pool2d(inputs, 2)
         if torch.is_tensor(inputs) and inputs.dim() == 4:  # what convolutions are fastest on
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return self.parse_losses(self(inputs, data.get('data_samples'), mode='loss'))

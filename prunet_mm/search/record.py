@@ -63,6 +63,7 @@ def write_found(work_dir: str | Path, outcome: Outcome, step: int) -> None:
                 loss=one.loss,
                 behind=one.behind[0],
                 behind_se=one.behind[1],
+                scored=one.scored,
             )
             for one in outcome.finalists
         ],

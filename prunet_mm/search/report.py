@@ -260,14 +260,14 @@ def _finalists(finalists: Sequence[Finalist]) -> list[str]:
     """The networks that were judged, if there was a choice."""
     if len(finalists) < 2:
         return []
-    lines = [f'{"loss":>7}  {"behind":>17}  {"ms":>8}  network']
+    lines = [f'{"loss":>7}  {"behind":>17}  {"scored":>7}  {"ms":>8}  network']
     for one in finalists:
-        text = textwrap.wrap(describe(one), WIDTH - 38)
+        text = textwrap.wrap(describe(one), WIDTH - 47)
         lines.append(
-            f'{one.loss:7.4f}  {one.behind[0]:7.4f} +- {one.behind[1]:.4f}  '
+            f'{one.loss:7.4f}  {one.behind[0]:7.4f} +- {one.behind[1]:.4f}  {one.scored:7.4f}  '
             f'{one.rounding.predicted_ms:8.4f}  {text[0]}'
         )
-        lines += [' ' * 38 + more for more in text[1:]]
+        lines += [' ' * 47 + more for more in text[1:]]
     return lines
 
 

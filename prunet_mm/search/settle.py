@@ -91,7 +91,7 @@ def _order(layer, shares: dict[str, float], budget_ms: float) -> tuple[float, fl
 
 def settled_path(model: ArchitectureSearch, budget_ms: float, batches: Sequence) -> dict[str, str]:
     """Settle all that is left, without a step in between, and return the path; change nothing."""
-    fixed = {}
+    fixed = model.supernet.leaning
     while decision := next_decision(model, budget_ms, batches, fixed):
         fixed[decision.layer] = decision.choice
     return model.supernet.likeliest_path() | fixed

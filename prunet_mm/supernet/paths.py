@@ -119,11 +119,37 @@ class PathMixin:
         for name, choice in (path or self.likeliest_path()).items():
             self.decide(name, choice)
 
+    def lean(self, decision: Mapping, part: float) -> None:
+        """Go a part of the way to settling a layer: what is believed is mixed with the choice.
+
+        Args:
+            decision: ``layer`` and ``choice``; plain data, for it is in the state dict as it is.
+            part: Of the way that is left, above 0 and below 1.
+        """
+        way = self.settling.get('way', 0.0)
+        self.settling = dict(decision, way=way + part * (1 - way))
+        self._write_structure()
+        layer = self.layers()[decision['layer']]
+        layer.believe(_mixed(layer.chances(), decision['choice'], part))
+
+    @property
+    def leaning(self) -> dict[str, str]:
+        """The choice that is being settled, by layer."""
+        return {self.settling['layer']: self.settling['choice']} if self.settling else {}
+
     @torch.no_grad()
     def believe(self, chances: Mapping[str, Tensor]) -> None:
         """Set the probabilities of all choices, in the order of :meth:`options`, by layer."""
         for name, layer in self.layers().items():
-            layer.believe(dict(zip(layer.options(), chances[name].tolist(), strict=True)))
+            believed = dict(zip(layer.options(), chances[name].tolist(), strict=True))
+            if name == self.settling.get('layer'):
+                believed = _mixed(believed, self.settling['choice'], self.settling['way'])
+            layer.believe(believed)
+
+
+def _mixed(chances: Mapping[str, float], sure: str, share: float) -> dict[str, float]:
+    """Probabilities that are, to a share, all of one choice."""
+    return {name: (1 - share) * chance + share * (name == sure) for name, chance in chances.items()}
 
 
 @contextmanager

@@ -102,6 +102,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
             layer.sampling = sampling
             getattr(self, stage_name)[layer_name] = layer
         self.importance = None  # what a search is to sort hidden channels by before its first step
+        self.settling: dict = {}  # the decision that is under way; see lean()
         self.walking = False  # whether widths are searched; the Prunode hook turns it on
         # A buffer, so that a network derived from a checkpoint is the one that the search derives.
         self.register_buffer('temperature', torch.ones((), dtype=torch.float64))
@@ -292,10 +293,14 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
                 layer.remove(candidate)
             layer.skip_open = name in data['skip_open']
             layer.stays = name in data['stays']
+        self.settling = data.get('settling', {})
         self._write_structure()
 
     def _write_structure(self) -> None:
         layers = self.layers().items()
+        left = self.options().get(self.settling.get('layer'), ())
+        if len(left) < 2 or self.settling['choice'] not in left:  # it is done, or overtaken
+            self.settling = {}
         structure = write_structure(
             dict(
                 space=self.space.to_dict(),
@@ -304,6 +309,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
                 layers={name: list(layer.candidates) for name, layer in layers},
                 skip_open=[name for name, layer in layers if layer.skip_open],
                 stays=[name for name, layer in layers if layer.stays],
+                settling=self.settling,
             )
         )
         self.structure = structure.to(self.structure.device)

@@ -13,6 +13,7 @@ from PIL import Image
 from prunet_mm.datasets.digit_scenes import CLASSES, compose_scenes
 from prunet_mm.engine import cli
 from prunet_mm.engine.checkpoint import use_safe_loading
+from prunet_mm.errors import ConfigError
 from prunet_mm.models import PRUNet
 from prunet_mm.search import SearchRunner
 from prunet_mm.spec import NetworkSpec, SearchSpace
@@ -144,6 +145,14 @@ def test_batches_without_a_box_train_to_finite_weights(make_detector_search, sta
         assert log['loss_bbox'] == 0
         assert log['loss_cls'] > 0
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_small_images_are_refused_where_there_are_boxes(make_detector_search, started):
+    runner = started(make_detector_search())
+    batches = iter(runner.train_loop.dataloader.probe('weights', 1))
+    networks = runner.model.supernet.deal(random.Random(0), 2)
+    with pytest.raises(ConfigError, match='small_images is for classifiers: found boxes'):
+        runner.model.warm_up_step(batches, runner.optim_wrapper['weights'], networks, small=True)
 
 
 def test_every_tier_prunes_and_the_stages_of_the_neck_stay(

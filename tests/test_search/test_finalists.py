@@ -1,5 +1,7 @@
 """The networks that a search might end in, judged side by side by a loss that is made up."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -32,22 +34,47 @@ def model(make_resting, teach, monkeypatch):
     return model
 
 
+def total(said, model, path):
+    return sum(said.get(pair, 0.0) for pair in path.items())
+
+
 def judge(model, budget_ms=None):
     return judge_finalists(model, budget_ms or model.supernet.path_ms(PATH), [0.0, 1.0, 5.0], [])
 
 
-def test_the_best_by_its_measured_loss_comes_first_and_all_keep_the_budget(model):
+def test_the_best_by_measured_loss_and_scores_comes_first_and_all_keep_the_budget(model):
     found, budget_ms = judge(model), model.supernet.path_ms(PATH)
     assert len({tuple(one.path.items()) for one in found}) > 1
     assert len({str(one[:2]) for one in found}) == len(found)  # none twice
-    losses = [one.loss for one in found]
-    assert losses == sorted(losses)
+    verdicts = [one.loss + one.scored for one in found]
+    assert verdicts == sorted(verdicts)
     assert CHOICE in found[0].path.items()
     for one in found:
         assert 0.99 * budget_ms <= one.rounding.predicted_ms <= budget_ms * (1 + 1e-12)
         rise, error = one.behind
-        assert rise == pytest.approx(one.loss - losses[0])
+        assert rise == pytest.approx(one.loss - found[0].loss)
         assert error == pytest.approx(0, abs=1e-9)  # what images have in common is no doubt
+
+
+def test_a_measured_loss_counts_as_much_as_what_the_scores_say_against_it(model, monkeypatch):
+    for against in (0.6, 1.4):  # measured, the choice is better by 1
+        said = {CHOICE: against}
+        monkeypatch.setattr(module, '_scored', partial(total, said))
+        found = judge(model)
+        assert (CHOICE in found[0].path.items()) == (against < 1)
+    others = [one for one in found if CHOICE in one.path.items()]
+    assert others and all(one.behind[0] < 0 < one.scored for one in others)
+
+
+def test_what_is_scored_is_the_sum_over_a_path(model, teach):
+    teach(model, {CHOICE: 0.25}, doubt=2.0, count=500)
+    found = judge(model)
+    price, sums = model.price_per_ms, {}
+    for one in found:
+        own = 0.25 * (CHOICE in one.path.items()) + price * model.supernet.path_ms(one.path)
+        if 'skip' not in one.path.values():
+            sums[str(one.path)] = own - one.scored
+    assert len(sums) > 1 and max(sums.values()) - min(sums.values()) < 0.02
 
 
 def test_several_roundings_of_the_settled_path_are_among_them(model):

@@ -111,6 +111,17 @@ def test_warm_up_is_on_the_weights_alone_at_several_networks(make_search, monkey
     assert not any(block.fixed_width for block in runner.model.supernet.prunodes())
 
 
+def test_a_share_of_the_warm_up_has_small_images(make_search):
+    options = {'train_cfg.max_iters': 7, 'train_cfg.small_images': 0.5}
+    runner, sizes = make_search(options, hooks=dict(DeriveHook=None)), []
+    runner.model.supernet.register_forward_pre_hook(
+        lambda _, inputs: sizes.append((runner.train_loop.iter, inputs[0].shape[-2:]))
+    )
+    runner.train()
+    assert {size for step, size in sizes if step < 3} == {(4, 4)}  # the first half of five steps
+    assert {size for step, size in sizes if step >= 3} == {(8, 8)}
+
+
 def test_bad_settings_are_refused(make_search, started):
     for options, sentence in [
         ({'train_cfg.warmup_iters': 30}, 'warmup_iters=30 leaves nothing of max_iters=30'),
@@ -119,6 +130,7 @@ def test_bad_settings_are_refused(make_search, started):
         ({'train_cfg.networks': 1}, 'found networks=1, .* expected at least 2 networks'),
         ({'train_cfg.paths': 1}, 'found .*paths=1, exploration=0.1; expected .* at least 2 paths'),
         ({'train_cfg.exploration': 1.0}, 'found .*paths=4, exploration=1.0; expected'),
+        ({'train_cfg.small_images': 1.0}, 'small_images: found 1.0, expected a share'),
         ({'train_cfg.ramp': dict(fall=1.0)}, 'train_cfg.ramp: found begin=0.1, fall=1.0'),
     ]:
         with pytest.raises(ConfigError, match=sentence):

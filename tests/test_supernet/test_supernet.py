@@ -6,6 +6,7 @@ from mmpretrain.registry import MODELS
 
 from prunet_mm.errors import ConfigError, SpecError
 from prunet_mm.supernet import Prunode, SuperNet
+from prunet_mm.supernet.stochastic_layer import SKIP
 
 
 @pytest.fixture
@@ -254,3 +255,26 @@ def test_a_bad_rule_is_refused_even_where_no_layer_has_widths(make_space):
 def test_an_impossible_space_is_refused(make_space):
     with pytest.raises(SpecError, match='max_expansion'):
         SuperNet(make_space(granularity=64))
+
+
+def test_a_decision_under_way_is_mixed_with_what_is_believed_and_survives_a_restart(make_supernet):
+    supernet = make_supernet()
+    supernet.open_skips()
+    believed = {
+        name: torch.full((len(options),), 1 / len(options), dtype=torch.float64)
+        for name, options in supernet.options().items()
+    }
+    supernet.believe(believed)
+    layer = next(name for name, options in supernet.options().items() if SKIP in options)
+    count = len(supernet.options()[layer])
+    supernet.lean(dict(layer=layer, choice=SKIP), 0.5)
+    supernet.lean(dict(layer=layer, choice=SKIP), 0.5)
+    expected = 0.25 / count + 0.75
+    assert supernet.layers()[layer].chances()[SKIP] == pytest.approx(expected)
+    again = SuperNet.from_state_dict(supernet.state_dict())
+    for one in (supernet, again):
+        one.believe(believed)  # the scores of the next step change nothing of it
+        assert one.layers()[layer].chances()[SKIP] == pytest.approx(expected)
+        assert one.leaning == {layer: SKIP}
+    again.decide(layer, SKIP)
+    assert again.leaning == {} and layer not in again.layers()

@@ -1,6 +1,7 @@
 import pytest
 
 from prunet_mm.errors import ConfigError
+from prunet_mm.search.hooks import settle_hook
 from prunet_mm.search.model import ArchitectureSearch
 
 OPTIONS = {'train_cfg.max_iters': 25, 'train_cfg.ramp': dict(begin=0.0, fall=0.2)}
@@ -46,6 +47,28 @@ def test_one_layer_at_a_time_with_steps_in_between(make_lone_search, history, lo
     for wrapper in runner.optim_wrapper.values():
         held = {id(p) for group in wrapper.optimizer.param_groups for p in group['params']}
         assert {id(p) for p in wrapper.optimizer.state} <= held <= alive
+
+
+@pytest.mark.usefixtures('always_at_rest')
+def test_what_moves_the_latency_by_much_is_done_in_parts(
+    make_lone_search, history, monkeypatch, log
+):
+    most = 0.002
+    monkeypatch.setattr(settle_hook, 'MOST', most)
+    runner = make_lone_search(hooks(interval=1), {**OPTIONS, 'train_cfg.max_iters': 60})
+    lines = log(runner)
+    runner.train()
+    limit_ms = most * runner.model.budget.budget_ms
+    moves_ms = [
+        float(line.split('E[lat] moves by ')[1].split()[0])
+        for line in lines
+        if 'is on its way to' in line
+    ]
+    assert moves_ms and [abs(move) for move in moves_ms] == pytest.approx(
+        [limit_ms] * len(moves_ms), abs=1e-4
+    )
+    events = settled(history())
+    assert events and all(abs(event['jump_ms']) <= limit_ms + 1e-9 for _, event in events)
 
 
 def test_it_waits_until_the_budget_is_met_again(make_lone_search, history, monkeypatch):
