@@ -21,6 +21,7 @@ from pathlib import Path
 
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.latency import LatencyTable
+from prunet_mm.latency.measure import Timing
 from prunet_mm.search.finish import measure_subnets
 from prunet_mm.search.report import inherited
 from prunet_mm.spec import NetworkSpec
@@ -166,7 +167,7 @@ class Bench:
             spec = NetworkSpec.load(cut / 'subnet.json')
             options = inherited(cut, ('neck', 'head'))
         top1 = self.train(folder / 'train', self.args.epochs, seed, *options)
-        timings = measure_subnets([spec, self.origin], self.table, dict(device='cpu'))
+        timings = self.time([spec, self.origin])
         return dict(
             method=method,
             budget=budget,
@@ -182,11 +183,16 @@ class Bench:
         )
 
     def measure(self, rows: list[dict]) -> None:
-        """Time the networks of rows again, beside Lite0, when the machine has nothing else to do."""
+        """Time the networks of rows again, beside Lite0, when the machine is idle."""
         specs = [NetworkSpec.from_dict(row['spec']) for row in rows]
-        timings = measure_subnets([*specs, self.origin], self.table, dict(device='cpu'))
+        timings = self.time([*specs, self.origin])
         for row, timing in zip(rows, timings, strict=False):
             row.update(latency_ms=timing.latency_ms, reference_ms=timings[-1].latency_ms)
+
+    def time(self, specs: list[NetworkSpec]) -> list[Timing]:
+        """Latencies of networks, in one run."""
+        timings = measure_subnets(specs, self.table, dict(device='cpu'))
+        return timings or sys.exit('error: the latency table is not one of this machine')
 
     @property
     def origin(self) -> NetworkSpec:
