@@ -12,7 +12,9 @@ arch = '{{ fileDirname }}/../cls/tf_efficientnet_lite0.json'
 trained = 'work_dirs/retinanet_lite0_bccd/epoch_12.pth'
 stages = [3, 5, 7]  # whose maps the neck takes
 # for a square with about as many pixels as the images
-space = dict(type='around', arch=arch, resolution=224, granularity=16, out_indices=stages)
+space = dict(
+    type='around', arch=arch, resolution=224, granularity=16, kernels=[], out_indices=stages
+)
 
 model = dict(
     _delete_=True,

@@ -6,7 +6,8 @@ train_config = 'configs/cls/lite0_cifar10.py'  # what fine-tunes the network tha
 
 arch = '{{ fileDirname }}/../cls/tf_efficientnet_lite0.json'
 trained = 'work_dirs/lite0_cifar10/epoch_2.pth'
-space = dict(type='around', arch=arch, resolution=64, num_classes=10, granularity=16)
+# Widths and skips. With other kernels, too, a layer's steps are divided between two blocks.
+space = dict(type='around', arch=arch, resolution=64, num_classes=10, granularity=16, kernels=[])
 
 model = dict(
     type='ArchitectureSearch',
