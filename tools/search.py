@@ -33,7 +33,27 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='search no further: derive the network from this checkpoint of a search',
     )
+    parser.add_argument(
+        '--rule',
+        type=rule,
+        metavar='taylor|lana|uniform|random|SEARCHED.pth',
+        help='search nothing: cut the trained network that the search would start from by a rule, '
+        'or as another search of this space has',
+    )
     return parser.parse_args()
+
+
+def rule(text: str) -> str:
+    """The name of a rule, or a checkpoint.
+
+    Raises:
+        ArgumentTypeError: It is neither.
+    """
+    if text not in ('taylor', 'lana', 'uniform', 'random') and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(
+            f'{text}: expected taylor, lana, uniform, random, or the searched.pth of a search'
+        )
+    return text
 
 
 def main() -> None:
@@ -79,6 +99,8 @@ def main() -> None:
         require_weights(runner.model)
         if args.derive_only:
             runner.derive(args.derive_only)
+        elif args.rule:
+            runner.apply_rule(args.rule)
         else:
             runner.train()
 

@@ -23,6 +23,7 @@ default_hooks = dict(
 log_processor = dict(by_epoch=False)
 custom_hooks = [
     dict(type='SearchStateHook'),
+    dict(type='TrainedStartHook'),
     dict(type='TemperatureHook'),
     dict(type='RampHook'),
     dict(type='PrunodeHook'),

@@ -13,6 +13,7 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from torch import nn
 
 from prunet_mm.engine.screen import Screen
 from prunet_mm.timing.device import device_name
@@ -36,6 +37,10 @@ class ScreenRunner(Runner):
         elif Screen.current:  # the errors of other ranks are for the screen, too
             logger.handlers[0].setStream(Screen.current.out)
         return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model, in channels-last, in which convolutions compute the same, but faster."""
+        return super().wrap_model(model_wrapper_cfg, model.to(memory_format=torch.channels_last))
 
     def register_hooks(self, *args, **kwargs) -> None:
         """See :meth:`mmengine.runner.Runner.register_hooks`."""

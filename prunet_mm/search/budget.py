@@ -30,16 +30,22 @@ class Budget:
 
     @classmethod
     def resolve(
-        cls, latency: dict, smallest_ms: float, largest_ms: float, table_kind: str = 'measured'
+        cls,
+        latency: dict,
+        smallest_ms: float,
+        largest_ms: float,
+        table_kind: str = 'measured',
+        origin_ms: float | None = None,
     ) -> Budget:
         """Read the budget from a config's ``latency`` and check it against the space.
 
         Args:
-            latency: Has one of ``budget_ms``, ``budget_ratio``, a fraction of ``largest_ms``, and
-                ``targets_ms``, several latencies that rise.
+            latency: Has one of ``budget_ms``, ``budget_ratio``, a fraction of ``origin_ms`` or
+                else of ``largest_ms``, and ``targets_ms``, several latencies that rise.
             smallest_ms: Latency of the fastest network of the space.
             largest_ms: Latency of the largest.
             table_kind: Of the table that both are from, 'measured' or 'estimated'.
+            origin_ms: Latency of the network that the space is around.
 
         Raises:
             ConfigError: Not exactly one of the three is given, or the targets do not rise.
@@ -54,7 +60,7 @@ class Budget:
         ((key, value),) = given.items()
         targets = _numbers(key, value)
         if key == 'budget_ratio':
-            targets = [largest_ms * ratio for ratio in targets]
+            targets = [(origin_ms or largest_ms) * ratio for ratio in targets]
         for budget in targets:
             if not smallest_ms <= budget <= largest_ms:
                 lowest, highest = printed_limits(smallest_ms, largest_ms)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +26,14 @@ from prunet_mm.search.model import ArchitectureSearch
 from prunet_mm.search.record import write_asked, write_found
 from prunet_mm.search.report import Outcome, pictures, write_report
 from prunet_mm.search.rounding import Rounding, round_widths
+from prunet_mm.search.rules import RULES, as_found, latency_ms
 from prunet_mm.spec import NetworkSpec
 from prunet_mm.timing.device import is_here
 
 SUBNET = 'subnet.json'
 CORRECTIONS = 2  # of the widths, by what was measured
 OVER = 0.01  # share by which a measured latency may be above the budget
+JUDGED, JUDGED_IMAGES = 4, 128  # batches that a rule measures on, and images one by one
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,41 @@ def finish(runner, model: ArchitectureSearch, budget_ms: float, batches: int = 2
     finalists = judge_finalists(model, budget_ms, probe, images)
     supernet.settle(finalists[0].path)
     return _settled(runner, model, finalists[0].rounding, budget_ms, probe, images, finalists)
+
+
+def apply_rule(runner, name: str, batches: int = 20) -> Result:
+    """Cut the SuperNet, as it starts, to the network that a rule chooses within the budget.
+
+    Args:
+        runner: A runner whose loop has the images, and its model's weights are initialised.
+        name: Of the rule, in `prunet_mm.search.rules.RULES`, or a search's ``searched.pth``, whose
+            network is taken.
+        batches: Number of batches for the norms' statistics, and for the loss.
+
+    Raises:
+        SearchError: By this rule nothing is within the budget.
+    """
+    model, data = runner.model, runner.train_loop.dataloader
+    budget_ms = model.budget.budget_ms
+    probe = data.probe('architecture', batches)
+    if name in RULES:
+        rng = random.Random(f'{runner.seed} {name}')
+        single = data.probe('architecture', JUDGED_IMAGES, batch_size=1)
+        judged = single if name == 'taylor' else probe[:JUDGED]
+        network = RULES[name](model, budget_ms, judged, rng)
+    else:
+        network = as_found(model, name)
+    finalist = Finalist(
+        {layer: one.option for layer, one in network.items()},
+        Rounding(
+            {layer: one.width for layer, one in network.items() if one.width},
+            latency_ms(model, network),
+        ),
+        math.nan,
+    )
+    images = data.probe('weights', batches)
+    model.supernet.settle(finalist.path)
+    return _settled(runner, model, finalist.rounding, budget_ms, probe, images, (finalist,))
 
 
 def _settled(runner, model, rounding, budget_ms, probe, images, finalists) -> Result:
@@ -151,22 +190,28 @@ def take_target(runner, target_ms: float) -> None:
         )
 
 
-def conclude(runner) -> Result:
+def conclude(runner, result: Result | None = None) -> Result:
     """Finish a search and leave its results in the work dir.
 
     Written: ``subnet.json``, ``searched.pth`` (the SuperNet, recalibrated to that network),
     ``report.html``, and pictures of how it was found, which mmengine's visualizer gets too. Where
     this is the device of the latency table, the network is measured, and its widths are corrected
     if the table had misjudged it. A summary goes to the log.
+
+    Args:
+        runner: Of the search.
+        result: What it ends in, where a rule has chosen it; it is measured as it is.
     """
     model, work_dir = runner.model, Path(runner.work_dir)
     budget_ms = model.budget.budget_ms
-    result = finish(runner, model, budget_ms)
+    chosen, result = result is not None, result or finish(runner, model, budget_ms)
     if runner.rank == 0:
         _save(runner, result)  # before it is measured, which may be interrupted
     rows = read_frontier(work_dir) if runner.rank == 0 and len(model.budget.targets_ms) > 1 else []
     faster = [NetworkSpec.load(work_dir / row['subnet']) for row in rows if _other(row, budget_ms)]
-    result, promises, scale = _kept(runner, result, faster)
+    origin = model.supernet.space.origin
+    others = [*faster, *filter(None, [origin])]
+    result, promises, scale = _kept(runner, result, others, 0 if chosen else CORRECTIONS)
     if runner.rank != 0:
         return result
     promise = promises and promises[0]
@@ -187,6 +232,8 @@ def conclude(runner) -> Result:
         predicted_ms=result.rounding.predicted_ms,
         promise=promise,
         rescaled_by=scale,
+        origin_ms=model.table.predict_ms(origin) if origin else None,
+        measured_origin=promises[-1].timing if promises and origin else None,
         table_kind=model.table.kind,
         table_device=model.table.describe(),
         space=model.supernet.space,
@@ -196,6 +243,7 @@ def conclude(runner) -> Result:
         derived_loss=result.loss,
         other_size=model.other_size,
         train_config=runner.cfg.get('train_config', 'CONFIG'),
+        trained=_with_weights(model) if model.supernet.importance else None,
     )
     write_asked(runner)  # also where no search went before, but a checkpoint of one
     write_found(work_dir, outcome, runner.iter)
@@ -218,19 +266,28 @@ def _save(runner, result: Result) -> None:
         add_to_frontier(work_dir, budget_ms, result)
 
 
+def _with_weights(model: ArchitectureSearch) -> list[str]:
+    """The parts of the searched model that have weights, beside the backbone."""
+    parts = model.architecture.named_children()
+    return [
+        name for name, part in parts if name != 'backbone' and any(True for _ in part.parameters())
+    ]
+
+
 def _other(row: dict, budget_ms: float) -> bool:
     return row['target_ms'] != budget_ms
 
 
 def _kept(
-    runner, result: Result, others: Sequence[NetworkSpec]
+    runner, result: Result, others: Sequence[NetworkSpec], corrections: int
 ) -> tuple[Result, list[Promise] | None, float]:
-    """Measure what was found, and correct its widths by that, at most `CORRECTIONS` times.
+    """Measure what was found, and correct its widths by that.
 
     Args:
         runner: Its model is the SuperNet of ``result``.
         result: What the table led to.
         others: Networks that are measured beside it.
+        corrections: How often, at most.
 
     Returns:
         Of all that were tried what came nearest to the budget, measured at the table's state; what
@@ -247,7 +304,7 @@ def _kept(
         broadcast_object_list(told)
         (promises,) = told
         tried.append((result, promises, scale))
-        if not promises or not promises[0].broken or len(tried) > CORRECTIONS:
+        if not promises or not promises[0].broken or len(tried) > corrections:
             break
         scale *= promises[0].factor
         again = corrected(runner, result, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -79,7 +80,7 @@ class SearchData:
             collate=self.collate,
         )
 
-    def probe(self, part: str, count: int, step: int = 0) -> list:
+    def probe(self, part: str, count: int, step: int = 0, batch_size: int | None = None) -> list:
         """Return some batches of a part for a test outside the streams; they depend on ``step``.
 
         All processes together have the images that one process with larger batches would have.
@@ -88,7 +89,7 @@ class SearchData:
             sample_batch(
                 self.dataset,
                 self.indices[part],
-                batch_size=self.batch_size[part],
+                batch_size=batch_size or self.batch_size[part],
                 seed=self.seed,
                 stream=f'probe of {part}',
                 step=step * count + i,
@@ -286,16 +287,20 @@ class SearchLoop(BaseLoop):
         if supernet.sampling != 'hard':
             return []
         exploration = self.exploration if self.runner.model.ramp.budget_ms else 1.0
-        return [supernet.draw_path(rng, exploration) for _ in range(count)]
+        networks = math.prod(map(len, supernet.options().values()))
+        return [supernet.draw_path(rng, exploration) for _ in range(min(count, networks))]
 
     def _any_path(self, rng: random.Random) -> dict[str, str] | None:
         """Draw a path for the weights, evenly from all that is left.
 
         Drawn by what is believed, the beliefs would come true: what is trained more looks better.
+        In a trained network all is trained already, and most of what could be drawn would ruin it.
         """
         supernet = self.runner.model.supernet
         if supernet.sampling != 'hard':
             return None
+        if supernet.importance:
+            return supernet.draw_path(rng, self.exploration)
         return {name: rng.choice(options) for name, options in supernet.all_options().items()}
 
     def _seed(self) -> None:

@@ -45,7 +45,8 @@ class ArchitectureSearch(BaseModel):
         architecture: Config of an mmpretrain classifier, an mmdet detector or any other mmengine
             model that contains exactly one :class:`SuperNet`.
         latency: ``table`` (path of a latency table) and one of ``budget_ms``, ``budget_ratio``
-            (a fraction of the largest network's predicted latency) and ``targets_ms`` (several
+            (a fraction of the predicted latency of the network that the space is around, or else
+            of the largest) and ``targets_ms`` (several
             latencies, rising: a network for each). The keys ``device``, ``batch`` and ``threads``
             say how ``tools/build_latency_table.py`` makes the table.
         objective: Latency objective; default: the augmented Lagrangian.
@@ -93,6 +94,7 @@ class ArchitectureSearch(BaseModel):
             self.supernet.fastest_ms(),
             self.supernet.slowest_ms(),
             self.table.kind,
+            self.table.predict_ms(origin) if (origin := self.supernet.space.origin) else None,
         )
         self.objective = OBJECTIVES.build(
             # in its own scope: mmengine would warn that the config's default scope has none

@@ -60,10 +60,14 @@ class Outcome:
         promise: What was measured of the network, on the table's device; None where that is not
             at hand.
         rescaled_by: What the table was multiplied by for this network, since it had misjudged it.
+        origin_ms: Predicted latency of the network that the space is around.
+        measured_origin: By the clock, in the same run as the network.
         block_ms: Latency of each of the network's ``block_keys()`` by the table, where known.
         derived_loss: Of the network with the SuperNet's weights, on images of the architecture's
             part.
         train_config: The config that trains the network.
+        trained: What has weights that training goes on with, beside the backbone; None where it
+            is to begin anew.
         other_size: A warning where the images were of another size than the table's; else empty.
     """
 
@@ -76,10 +80,13 @@ class Outcome:
     finalists: Sequence[Finalist] = ()
     promise: Promise | None = None
     rescaled_by: float = 1.0
+    origin_ms: float | None = None
+    measured_origin: Timing | None = None
     block_ms: Sequence[float] | None = None
     derived_loss: float | None = None
     train_config: str = 'CONFIG'
     other_size: str = ''
+    trained: Sequence[str] | None = None
 
     @property
     def measured(self) -> Timing | None:
@@ -115,12 +122,13 @@ def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> s
         'The budget': _wrapped(verdict(history)) if history else [],
         'The network': [*spec.describe().splitlines(), *_loss(outcome)],
         'Latency': _latency(outcome),
+        'Against what it came from': _against(spec, outcome),
         'Widths rounded': _rounding(outcome.rounding),
         'Finalists': _finalists(outcome.finalists),
         'The frontier': _frontier(work_dir),
         'Removed': _removed(history),
         'Files': [*_files(work_dir, missing), *_wrapped(missing)],
-        'Next: train it': [_command(outcome.train_config, work_dir / 'subnet.json')],
+        'Next: train it': [_command(outcome, work_dir)],
     }
     return '\n'.join(
         line
@@ -160,9 +168,29 @@ def _draw(work_dir: Path, history: list[dict], spec: NetworkSpec, outcome: Outco
         plot_frontier(rows, work_dir / 'frontier.png', outcome.table_kind)
 
 
-def _command(config: str, subnet: Path) -> str:
-    option = f'model.backbone.arch={subnet}'
-    return shlex.join(['python', 'tools/train.py', config, '--cfg-options', option])
+def inherited(work_dir: str | Path, parts: Sequence[str]) -> list[str]:
+    """Return the options of ``tools/train.py`` by which a found network keeps its weights.
+
+    Args:
+        work_dir: Of the search.
+        parts: What has weights beside the backbone, such as ``'neck'``.
+    """
+    work_dir, options = Path(work_dir), []
+    for part in ('backbone', *parts):
+        start = f'model.{part}.init_cfg'
+        options += [
+            f'{start}.type={"SuperNet" if part == "backbone" else "Pretrained"}',
+            f'{start}.checkpoint={work_dir / "searched.pth"}',
+            f'{start}.prefix=architecture.{part}.',
+        ]
+    return [f'model.backbone.arch={work_dir / "subnet.json"}', *options]
+
+
+def _command(outcome: Outcome, work_dir: Path) -> str:
+    options = [f'model.backbone.arch={work_dir / "subnet.json"}']
+    if outcome.trained is not None:
+        options = inherited(work_dir, outcome.trained)
+    return shlex.join(['python', 'tools/train.py', outcome.train_config, '--cfg-options', *options])
 
 
 def _loss(outcome: Outcome) -> list[str]:
@@ -206,6 +234,26 @@ def _latency(outcome: Outcome) -> list[str]:
             'is too fast for it. Search longer, or ask for less.'
         )
     return lines
+
+
+def _against(spec: NetworkSpec, outcome: Outcome) -> list[str]:
+    """What the network costs and keeps of the one that its space is around."""
+    origin = outcome.space.origin
+    if origin is None or outcome.origin_ms is None:
+        return []
+    pairs = {
+        'predicted': (outcome.predicted_ms, outcome.origin_ms, 'ms'),
+        'MACs': (spec.macs() / 1e6, origin.macs() / 1e6, 'million'),
+        'parameters': (spec.params() / 1e6, origin.params() / 1e6, 'million'),
+        'layers': (len(spec.layers), len(origin.layers), ''),
+    }
+    if outcome.measured and outcome.measured_origin:
+        measured = outcome.measured.latency_ms, outcome.measured_origin.latency_ms
+        pairs['measured'] = (*measured, 'ms, in one run')
+    return [f'network    {origin.name}'] + [
+        f'{name:10} {found:10.4g} of {whole:.4g} {unit}, {found / whole:.1%}'.replace(' ,', ',')
+        for name, (found, whole, unit) in pairs.items()
+    ]
 
 
 def _rounding(rounding: Rounding | None) -> list[str]:
@@ -258,7 +306,7 @@ def _or_dash(latency_ms: float | None) -> str:
 
 def _removed(history: list[dict]) -> list[str]:
     """What each tier removed, when and at what probability."""
-    if not history:
+    if not history:  # a rule has chosen, or the search's files are elsewhere
         return [f'Unknown: there is no {FILE_NAME}.']
     removed, ties = Trace.of(history).removed, _near_ties(history)
     if not removed:

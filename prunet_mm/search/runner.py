@@ -14,8 +14,9 @@ from prunet_mm.engine.checkpoint import mark_latest, resume_point
 from prunet_mm.engine.screen_runner import ScreenRunner
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.latency.limits import printed_limits
-from prunet_mm.search.finish import conclude
-from prunet_mm.search.hooks import LayerPruningHook
+from prunet_mm.search.finish import apply_rule, conclude
+from prunet_mm.search.hooks import LayerPruningHook, TrainedStartHook
+from prunet_mm.search.importance import sort_by_taylor
 from prunet_mm.search.model import ArchitectureSearch
 
 
@@ -118,6 +119,27 @@ class SearchRunner(ScreenRunner):
         self._train_loop = self.build_train_loop(self._train_loop)
         self.load_checkpoint(checkpoint)
         conclude(self)
+
+    def apply_rule(self, name: str) -> None:
+        """Cut the network that the SuperNet starts as by a rule, without a search.
+
+        Args:
+            name: Of the rule, in `prunet_mm.search.rules.RULES`.
+
+        Raises:
+            ConfigError: The SuperNet does not start as a trained network.
+            SearchError: By this rule nothing is within the budget.
+        """
+        self._train_loop = self.build_train_loop(self._train_loop)
+        self._init_model_weights()
+        if self.model.supernet.importance is None:
+            raise ConfigError(
+                f'--rule {name} cuts a trained network, and this search starts from none: give its '
+                "backbone init_cfg=dict(type='TrainedNetwork', ...)"
+            )
+        if self.model.supernet.importance == 'taylor':
+            sort_by_taylor(self, TrainedStartHook().images)
+        conclude(self, apply_rule(self, name))
 
     def _init_model_weights(self) -> None:
         super()._init_model_weights()

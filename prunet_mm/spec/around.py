@@ -50,6 +50,7 @@ class Around(Spec):
         arch: The network: a name in the zoo, the path of a JSON file, or its content.
         name: What the space is called; after the network by default.
         resolution: Rows and columns of the images in pixels; the network's by default.
+        num_classes: What the tail tells apart; as many as the network by default.
         granularity: Hidden widths are the network's own and those in steps of this many channels
             from there.
         largest: The largest hidden width as a share of the network's own.
@@ -65,6 +66,7 @@ class Around(Spec):
     arch: Any
     name: Name | None = None
     resolution: PositiveInt | None = None
+    num_classes: PositiveInt | None = None
     granularity: PositiveInt = 8
     largest: Growth = 1.0
     kernels: Some[OddInt] = (3, 5)
@@ -91,19 +93,24 @@ class Around(Spec):
         stem = spec.stem[0].model_dump(include={'out_channels', 'kernel', 'stride', 'act'})
         if spec.stem[0].padding == 'same':
             stem['padding'] = 'same'
-        given = dict(
+        origin = self._fitted(spec, last).to_dict()
+        kept = ('resolution', 'in_channels', 'norm_eps', 'preprocessing', 'tail')
+        return dict(
             name=self.name or f'around_{spec.name}',
-            resolution=self.resolution or spec.resolution,
-            in_channels=spec.in_channels,
             stem=stem,
             stages=[self._stage(stages[number]) for number in range(1, last + 1)],
-            norm_eps=spec.norm_eps,
+            **{field: origin[field] for field in kept if field in origin},
+            origin=origin,
         )
-        if spec.preprocessing:
-            given['preprocessing'] = spec.preprocessing.to_dict()
-        if spec.tail and not self.out_indices:
-            given['tail'] = spec.tail.to_dict()
-        return given
+
+    def _fitted(self, spec: NetworkSpec, last: int) -> NetworkSpec:
+        """The network with the images, classes and stages that are asked for."""
+        tail = None if self.out_indices else spec.tail
+        if tail and self.num_classes:
+            tail = tail.model_copy(update=dict(num_classes=self.num_classes))
+        layers = tuple(layer for layer in spec.layers if layer.stage <= last)
+        fields = dict(tail=tail, layers=layers, resolution=self.resolution or spec.resolution)
+        return spec.model_copy(update=fields)
 
     def _network(self, source: str) -> NetworkSpec:
         if isinstance(self.arch, Mapping):

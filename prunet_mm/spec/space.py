@@ -57,6 +57,7 @@ class SearchSpace(Spec):
         tail: What ends a classifier; None for a bare backbone.
         norm_eps: What BatchNorms add to the variance.
         preprocessing: As in the networks, to whom it is passed on.
+        origin: The network that this space is around, if it is around one.
     """
 
     name: Name
@@ -67,6 +68,7 @@ class SearchSpace(Spec):
     tail: TailSpec | None = None
     norm_eps: Epsilon = 1e-3
     preprocessing: Preprocessing | None = None
+    origin: NetworkSpec | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str = 'config') -> SearchSpace:
@@ -88,6 +90,8 @@ class SearchSpace(Spec):
                     field, text = wrong
                     raise problem((*at, *field), text)
             channels, size = stage.width, strided(size, stage.stride)
+        if self.origin and (wrong := self.why_not(self.origin)):
+            raise problem(('origin',), f'is no network of the space: {wrong}')
         return self
 
     @property

@@ -91,13 +91,20 @@ class Prunode(nn.Module):
         low, high = (self.latency_ms[self.widths.index(width)] for width in (lo, hi))
         return low if r is None else low + r * (high - low)
 
-    def hidden_tensors(self) -> Iterator[tuple[nn.Parameter, int]]:
-        """Yield every parameter that has hidden channels, and the dimension they are in."""
+    def hidden_tensors(self, statistics: bool = False) -> Iterator[tuple[Tensor, int]]:
+        """Yield every parameter that has hidden channels, and the dimension they are in.
+
+        Args:
+            statistics: The norms' running ones, too.
+        """
         block = self.block
         for part in filter(None, (block.expand, getattr(block, 'depthwise', None))):
             yield part.conv.weight, 0
             yield part.bn.weight, 0
             yield part.bn.bias, 0
+            if statistics:
+                yield part.bn.running_mean, 0
+                yield part.bn.running_var, 0
         yield block.project.conv.weight, 1
         if block.se is not None:
             yield block.se.reduce.weight, 1

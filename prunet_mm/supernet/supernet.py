@@ -101,6 +101,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
             layer = StochasticLayer(position, norm_cfg, self.rule)
             layer.sampling = sampling
             getattr(self, stage_name)[layer_name] = layer
+        self.importance = None  # what a search is to sort hidden channels by before its first step
         self.settling: dict = {}  # the decision that is under way; see lean()
         self.walking = False  # whether widths are searched; the Prunode hook turns it on
         # A buffer, so that a network derived from a checkpoint is the one that the search derives.

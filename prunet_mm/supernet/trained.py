@@ -17,6 +17,7 @@ from prunet_mm.models import PRUNet
 from prunet_mm.spec.kernels import INVERTED
 from prunet_mm.supernet.supernet import SuperNet
 
+IMPORTANCES = ('taylor', 'magnitude')
 OWN = 1e-3  # how far the logit of the network's own candidate is above the others at the start
 
 
@@ -31,14 +32,29 @@ class TrainedNetworkInit:
         arch: The network, as a `PRUNet` takes it.
         checkpoint: Path or address of its weights.
         prefix: Of the backbone's keys in it.
+        importance: What a search sorts hidden channels by before its first step: ``'taylor'``, on
+            the architecture's images, or ``'magnitude'``, which takes none.
 
     Raises:
-        ConfigError: On a call with anything but a SuperNet, or as `start_as` does.
+        ConfigError: Another importance, or on a call with anything but a SuperNet, or as `start_as`
+            does.
         CheckpointError: On a call where the checkpoint cannot be read or is of another network.
     """
 
-    def __init__(self, arch: str | Mapping, checkpoint: str, prefix: str = 'backbone.') -> None:
+    def __init__(
+        self,
+        arch: str | Mapping,
+        checkpoint: str,
+        prefix: str = 'backbone.',
+        importance: str = 'taylor',
+    ) -> None:
+        if importance not in IMPORTANCES:
+            raise ConfigError(
+                f'init_cfg.importance: found {importance!r}, expected one of '
+                f'{", ".join(IMPORTANCES)}'
+            )
         self.arch, self.checkpoint, self.prefix = arch, checkpoint, prefix
+        self.importance = importance
 
     def __call__(self, module: nn.Module) -> None:
         if not isinstance(module, SuperNet):
@@ -56,6 +72,7 @@ class TrainedNetworkInit:
         except (PrunetError, RuntimeError) as error:
             raise CheckpointError(f'{self.checkpoint}: {" ".join(str(error).split())}') from error
         start_as(module, network)
+        module.importance = self.importance
         print_log(f'the SuperNet starts as {network.spec.name} of {self.checkpoint}', 'current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, f'TrainedNetworkInit: from {self.checkpoint}')
@@ -65,11 +82,11 @@ class TrainedNetworkInit:
 def start_as(supernet: SuperNet, network: PRUNet) -> None:
     """Give a SuperNet the weights and statistics of a network that has all of its layers.
 
-    Hidden channels are sorted by importance, so that the first ones, which every narrower path has,
-    are the best to keep. A candidate with a larger kernel starts from the network's with zeros
-    around it, one with a smaller kernel from its centre. Where hidden widths go beyond the
-    network's, the projection of new channels is zero. The network's own candidates are the most
-    probable ones. So the output stays that of the network.
+    Hidden channels are sorted by magnitude, so that the first ones, which every narrower path has,
+    are the best to keep; a search sorts them anew, by Taylor importance. A candidate with a larger
+    kernel starts from the network's with zeros around it, one with a smaller kernel from its
+    centre. Where hidden widths go beyond the network's, the projection of new channels is zero. The
+    network's own candidates are the most probable ones. So the output stays that of the network.
 
     Args:
         supernet: At its widest, as it is made.

@@ -26,6 +26,7 @@ IMAGENET = [path for path in CONFIGS if path.stem.endswith('_8xb256_in1k')]
 DISTILLED = [
     path for path in IMAGENET if Config.fromfile(path).model.type == 'DistillingClassifier'
 ]
+OTHER_CLASSES = ['lite0_cifar10']  # than the network has whose weights it starts from
 # one of each resolution, since the rest of these lines is shared
 RESOLUTIONS = [path for path in IMAGENET if 'no-teacher' not in path.stem and 'p1' not in path.stem]
 
@@ -46,7 +47,7 @@ def load(tmp_path):
     def load(path):
         cfg = Config.fromfile(path)
         arch = cfg.model.backbone.arch
-        if isinstance(arch, str) and arch.startswith('work_dirs'):
+        if isinstance(arch, str) and (arch.startswith('work_dirs') or path.stem in OTHER_CLASSES):
             space = Config.fromfile(ROOT / 'configs/search' / path.name).space
             cfg.model.backbone.arch = str(tmp_path / 'subnet.json')
             SearchSpace.from_dict(space).largest().save(cfg.model.backbone.arch)

@@ -312,3 +312,20 @@ def test_a_damaged_history_is_an_error_that_names_it(tmp_path):
     (tmp_path / 'history.jsonl').write_text('{"step": 1')
     with pytest.raises(SearchError, match='history.jsonl: damaged'):
         report(tmp_path, None)
+
+
+def test_it_says_what_is_left_of_the_network_that_it_came_from(words):
+    places = SPACE.positions()
+    whole = SPACE.network([(p, p.candidates[0], max(p.candidates[0].widths)) for p in places])
+    space = SPACE.model_copy(update=dict(origin=whole))
+    text = words(space=space, origin_ms=1.782)
+    assert line(text, 'network    ') == f'network    {whole.name}'
+    assert line(text, 'predicted       0.891 of').endswith('0.891 of 1.782 ms, 50.0%')
+    assert line(text, 'layers').endswith(f'2 of {len(places)}, {2 / len(places):.1%}')
+    assert 'in one run' not in text and 'came from' not in words()
+    measured = dict(promise=promised(0.9, 0.01), measured_origin=promised(1.5, 0.01).timing)
+    text = words(space=space, origin_ms=1.782, **measured)
+    assert '0.9 of 1.5 ms, in one run, 60.0%' in text
+    train = words(trained=['neck']).splitlines()[-1]
+    assert 'model.backbone.init_cfg.type=SuperNet' in train
+    assert 'model.neck.init_cfg.prefix=architecture.neck.' in train

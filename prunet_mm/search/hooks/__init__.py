@@ -33,6 +33,7 @@ from prunet_mm.search.hooks.ramp_hook import RampHook
 from prunet_mm.search.hooks.settle_hook import SettleHook
 from prunet_mm.search.hooks.state_hook import SearchStateHook
 from prunet_mm.search.hooks.temperature_hook import TemperatureHook
+from prunet_mm.search.hooks.trained_start_hook import TrainedStartHook
 
 __all__ = [
     'BlockPruningHook',
@@ -44,4 +45,5 @@ __all__ = [
     'SearchStateHook',
     'SettleHook',
     'TemperatureHook',
+    'TrainedStartHook',
 ]
