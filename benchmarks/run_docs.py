@@ -64,7 +64,7 @@ WORDS = {
     r'retinanet_prunet_digits\.onnx IMAGE': 'work_dirs/retinanet_prunet_digits/'
     'retinanet_prunet_digits.onnx IMAGE',
     r'\bCHECKPOINT\b': 'work_dirs/retinanet_prunet_digits/iter_4.pth',
-    r'\bIMAGE FOLDER VIDEO\b': 'data/digits_coco/val/000000.jpg data/digits_coco/val clip.avi',
+    r'\bIMAGE FOLDER VIDEO\b': 'data/digits_coco/val/000001.jpg data/digits_coco/val clip.avi',
     r'\bCONFIG\b': 'configs/search/prunet_digits.py',
     r'\b(old|new|a|b)\.json': 'work_dirs/tables/digits_cpu.json',
 }
