@@ -39,6 +39,7 @@ LEFT_OUT = {
     r'tensorrt|trtexec|--device cuda|my_card': 'needs a GPU and TensorRT',
     r'_in1k|prunet_coco|resnet50_coco': 'ImageNet or COCO networks, or longer than a minute',
     r'DOWNLOADED': 'no checkpoint of NVIDIA is at hand',
+    r'lite0_cifar10|lite0_bccd|--weights FILE|--rule': '`make shrink` runs such, for minutes',
     r'prunet_v100/subnet': 'needs a search on ImageNet',
 }
 # Options that make a command short, likewise.

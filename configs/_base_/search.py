@@ -23,7 +23,6 @@ default_hooks = dict(
 log_processor = dict(by_epoch=False)
 custom_hooks = [
     dict(type='SearchStateHook'),
-    dict(type='TrainedStartHook'),
     dict(type='TemperatureHook'),
     dict(type='RampHook'),
     dict(type='PrunodeHook'),
@@ -32,4 +31,5 @@ custom_hooks = [
     dict(type='SettleHook'),
     dict(type='HistoryHook'),
     dict(type='DeriveHook'),
+    dict(type='TrainedStartHook'),
 ]

@@ -92,11 +92,11 @@ def test_warm_up_is_on_the_weights_alone_at_several_networks(make_search, monkey
     runner.register_hook(watch)
     warmed, warm_up = [], runner.model.warm_up_step
 
-    def warm_up_step(batches, wrapper, networks):
+    def warm_up_step(batches, wrapper, networks, *args):
         warmed.append(
             [{b: (b.widths[0], w, b.widths[-1]) for b, w in of.items()} for _, of in networks]
         )
-        return warm_up(batches, wrapper, networks)
+        return warm_up(batches, wrapper, networks, *args)
 
     monkeypatch.setattr(runner.model, 'warm_up_step', warm_up_step)
     runner.train()

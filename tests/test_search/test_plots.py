@@ -93,7 +93,7 @@ def event(kind, layer, candidate, probability):
 def drawn(monkeypatch):
     """The figures that were drawn, instead of files."""
     kept = []
-    monkeypatch.setattr(figures, 'save', lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(figures, 'save_figure', lambda figure, path: kept.append(figure))
     return kept
 
 

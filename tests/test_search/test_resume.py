@@ -20,6 +20,7 @@ SEARCHES = dict(
     plain={},
     accumulating_with_workers={
         'train_dataloader.num_workers': 2,
+        'randomness.seed': 1,
         'optim_wrapper.weights.accumulative_counts': 2,
         'optim_wrapper.weights.paramwise_cfg': dict(norm_decay_mult=0),
         'optim_wrapper.architecture.accumulative_counts': 2,
