@@ -1,4 +1,4 @@
-"""Activation checkpointing that leaves batch-norm statistics right."""
+"""What a module does for once: activations computed again, no statistics, no dropout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -43,3 +44,20 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum, count in settings:
             norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Put everything that drops at random into eval mode."""
+    dropping = [
+        module
+        for module in model.modules()
+        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, DropPath))
+    ]
+    for module in dropping:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in dropping:
+            module.training = True

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from prunet_mm.search.exact import best_choices
+from prunet_mm.search.rounding import SHARE
 from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.scores import Path, PathScores
 
 # Shares of a budget that widths can make up for: with some steps, and by rounding alone.
 SLACK, LITTLE = 0.1, 0.03
-USED = 0.99  # share of a budget that a network with hidden widths is to use
 FORBIDDEN = 1e6  # a loss that nothing is worth, unless there is no other choice
 
 Values = Mapping[str, Tensor]  # per layer: of its options, (draws, options), to be minimised
@@ -145,7 +145,7 @@ def can_use(supernet: SuperNet, path: Path, budget_ms: float) -> bool:
     """Whether a path can use a budget at its widest; where no widths move, it need not."""
     layers = supernet.layers()
     widest_ms = sum(layers[name].widest_ms()[choice] for name, choice in path.items())
-    return not supernet.widths_move or supernet.fixed_ms + widest_ms >= USED * budget_ms
+    return not supernet.widths_move or supernet.fixed_ms + widest_ms >= SHARE * budget_ms
 
 
 def _too_fast(
@@ -158,7 +158,7 @@ def _too_fast(
         costs = layers[name].widest_ms()
         widest[name] = np.array([costs[choice] for choice in choices])
     reach_ms = supernet.fixed_ms + sum(cost.max() for cost in widest.values())
-    least_ms = min(USED * budget_ms, reach_ms)  # what was lost before is no fault of this choice
+    least_ms = min(SHARE * budget_ms, reach_ms)  # what was lost before is no fault of this choice
     return {name: reach_ms - cost.max() + cost < least_ms - 1e-9 for name, cost in widest.items()}
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
 from mmengine.dist import all_reduce_dict, all_reduce_params, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.latency import LatencyTable
-from prunet_mm.models.recompute import frozen_statistics
+from prunet_mm.models.recompute import frozen_statistics, without_dropout
 from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
 from prunet_mm.search.choosing import chances_at, exact_paths, price_for, values_of
@@ -281,7 +280,7 @@ class ArchitectureSearch(BaseModel):
         layers = self.supernet.layers().values()
         for layer in layers:
             layer.deterministic = True
-        with frozen_statistics(self), _without_dropout(self), self.supernet.on(path):
+        with frozen_statistics(self), without_dropout(self), self.supernet.on(path):
             losses = torch.stack([self.losses(batch)[0].double() for batch in batches])
         for layer in layers:
             layer.deterministic = False
@@ -389,23 +388,6 @@ def _place_of_supernet(architecture: nn.Module) -> str:
             "as backbone=dict(type='SuperNet', space=...)."
         )
     return found[0]
-
-
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Put everything that drops at random into eval mode."""
-    dropping = [
-        module
-        for module in model.modules()
-        if module.training and isinstance(module, (nn.modules.dropout._DropoutNd, DropPath))
-    ]
-    for module in dropping:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in dropping:
-            module.training = True
 
 
 def _check_finite(log: dict[str, Tensor]) -> None:

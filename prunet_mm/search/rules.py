@@ -13,6 +13,7 @@ from prunet_mm.engine.checkpoint import load_checkpoint_file, weights_of
 from prunet_mm.errors import SearchError
 from prunet_mm.search.exact import knapsack
 from prunet_mm.search.importance import taylor
+from prunet_mm.search.rounding import SHARE
 from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.paths import at_widths
 from prunet_mm.supernet.stochastic_layer import SKIP
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 MEASURED = 8  # hidden widths of a layer that `lana` measures; between them it interpolates
 STEPS = 400  # of the share that `uniform` keeps
 LEAST = 0.25  # share of the widths that `uniform` keeps, if it can
-NEAR = 0.99  # share of the budget that a random network is to use at least
 DRAWS = 100_000
 
 
@@ -163,9 +163,11 @@ def drawn(
                 network[name] = rng.choice(cheaper)
             elif all(one.cost_ms >= network[n].cost_ms for n in network for one in options[n]):
                 raise _misfit(budget_ms)
-        if latency_ms(model, network) >= NEAR * budget_ms:
+        if latency_ms(model, network) >= SHARE * budget_ms:
             return network
-    raise SearchError(f'In {DRAWS:,} random networks none uses 99 % of {budget_ms:.4g} ms.')
+    raise SearchError(
+        f'In {DRAWS:,} random networks none uses {100 * SHARE:.0f} % of {budget_ms:.4g} ms.'
+    )
 
 
 def as_found(model: ArchitectureSearch, path: str) -> Network:

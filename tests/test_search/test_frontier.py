@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from mmengine.hooks import Hook
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.errors import CheckpointError
@@ -22,19 +21,6 @@ NAMES = [f'subnet_{target}ms.json' for target in TARGETS]
 
 class KilledError(BaseException):
     """Stands for a death that no handler of ours sees."""
-
-
-class DyingHook(Hook):
-    """Dies after a step, when everything but the checkpoint is done."""
-
-    priority = 'VERY_LOW'
-
-    def __init__(self, step):
-        self.step = step
-
-    def after_train_iter(self, runner, *_, **__):
-        if runner.iter + 1 == self.step:
-            raise KilledError
 
 
 @pytest.fixture(scope='module')
@@ -90,14 +76,14 @@ def test_targets_are_passed_from_the_highest_down_and_the_last_ends_the_search(w
         assert at['budget_ms'] == target
 
 
-def test_killed_at_each_target_and_between_it_ends_the_same(make_search, whole, tmp_path):
+def test_killed_at_each_target_and_between_it_ends_the_same(
+    make_search, whole, tmp_path, kill_after
+):
     steps = list(steps_of_targets(whole).values())
     moments = [steps[0] - 1, steps[0], steps[0] + 1, steps[1], steps[1] + 2]
     for i, moment in enumerate(moments):
         runner = make_search(OPTIONS, resume='auto' if i else None)
-        runner.register_hook(DyingHook(moment))
-        with pytest.raises(KilledError):
-            runner.train()
+        kill_after(runner, moment)
     make_search(OPTIONS, resume='auto').train()
     work = tmp_path / 'work'
     for name in ('subnet.json', 'history.jsonl', 'frontier.json', *NAMES):
