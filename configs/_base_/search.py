@@ -30,6 +30,6 @@ custom_hooks = [
     dict(type='LayerPruningHook'),
     dict(type='SettleHook'),
     dict(type='HistoryHook'),
-    dict(type='DeriveHook'),
     dict(type='TrainedStartHook'),
+    dict(type='DeriveHook'),
 ]
