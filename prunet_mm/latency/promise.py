@@ -166,7 +166,7 @@ def keep(
     specs: Sequence[NetworkSpec],
     device: str,
     predicted_ms: float,
-    max_seconds: float = 20.0,
+    max_seconds: float,
 ) -> list[Promise]:
     """Measures networks in turn with references, as the table was measured.
 

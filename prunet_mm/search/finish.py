@@ -32,6 +32,7 @@ from prunet_mm.timing.device import is_here
 
 SUBNET = 'subnet.json'
 CORRECTIONS = 2  # of the widths, by what was measured
+SECONDS = 20.0  # that a measurement of what was found takes, at most
 OVER = 0.01  # share by which a measured latency may be above the budget
 JUDGED, JUDGED_IMAGES = 4, 128  # batches that a rule measures on, and images one by one
 
@@ -348,7 +349,7 @@ def measure_subnets(
         return None
     space = model.supernet.space
     try:
-        return in_a_process(keep, table, space, specs, device, predicted_ms)
+        return in_a_process(keep, table, space, specs, device, predicted_ms, SECONDS)
     except (PrunetError, OSError) as error:  # no memory, no process, a backend that is gone
         why = str(error) if isinstance(error, PrunetError) else one_line(error)
     # A long search does not end without its report for that.
