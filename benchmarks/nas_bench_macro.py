@@ -236,7 +236,7 @@ def flops_table(work_dir: Path) -> Path:
     ]  # fmt: skip
     LatencyTable.from_dict(dict(
         schema_version=1, kind='estimated', device='counted, a ms for a million MACs',
-        backend='none', dtype='none', batch=64, threads=1, software={}, date='2026-11-26',
+        backend='none', dtype='float32', batch=64, threads=1, software={}, date='2026-11-26',
         protocol={}, entries=entries,
     )).save(path)  # fmt: skip
     return path

@@ -1,10 +1,12 @@
 import importlib.util
 import itertools
 import json
+import runpy
 
 import pytest
 
 from prunet_mm.errors import ConfigError
+from prunet_mm.latency import LatencyTable
 from prunet_mm.spec import load_zoo
 
 
@@ -87,3 +89,13 @@ def test_what_is_not_the_benchmarks_file_is_refused(macro, tmp_path, text, why):
         path.write_text(text)
     with pytest.raises(ConfigError, match=why):
         macro.truth(path)
+
+
+def test_a_millisecond_of_its_table_is_a_million_macs(macro, root, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(root / 'benchmarks')
+    table = LatencyTable.load(
+        runpy.run_path(str(root / 'benchmarks/nas_bench_macro.py'))['flops_table'](tmp_path)
+    )
+    for code in ('00000000', '20100200', '22222222'):
+        spec = macro.to_spec(code)
+        assert table.predict_ms(spec) == pytest.approx(spec.macs() / 1e6)
