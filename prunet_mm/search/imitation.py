@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 RATE = 0.003  # of Adam, from where it falls to 0 along a cosine
 JUDGED = 2  # batches on which it is measured what remains
+LATELY = 10  # steps whose mean the screen shows
 
 Pair = tuple[str, str]  # a layer and one of its candidates
 
@@ -53,19 +55,20 @@ def imitate(runner) -> None:
         for share in learn(model, batches, steps, runner.seed):
             course.append(share)
             if runner.screen:
-                _show(runner.screen, len(course), steps, share)
+                _show(runner.screen, len(course), steps, fmean(course[-LATELY:]))
     left = remaining(model, data.probe('architecture', JUDGED))
     for (layer, candidate), share in left.items():
         event = dict(kind='imitation', layer=layer, candidate=candidate, unexplained=share)
         runner.train_loop.record(event)
-    quarters = [course[math.ceil(part * steps / 4) - 1] for part in range(1, 5)]
+    quarters = [course[at * steps // 4 : (at + 1) * steps // 4] for at in range(4)]
+    means = [f'{fmean(quarter):.1%}' for quarter in quarters if quarter]
     rows = ''.join(
         f'\n{layer:14}  {name:13}  {share:6.1%}' for (layer, name), share in left.items()
     )
     runner.logger.info(
-        f'imitation: after each quarter of {steps} steps '
-        f'{", ".join(f"{share:.1%}" for share in quarters)} of what the layers do was left '
-        f'unexplained, on average; at their widest, on other images, the candidates leave{rows}'
+        f'imitation: quarter by quarter of {steps} steps, {", ".join(means)} of what the layers do '
+        'was left unexplained, on average; at their widest, on images of the architecture, the '
+        f'candidates leave{rows}'
     )
 
 
@@ -99,9 +102,6 @@ def learn(
 
     Yields:
         After each step the share that was left unexplained, mean over candidates.
-
-    Raises:
-        SearchError: It diverges.
     """
     blocks = imitators(model.supernet)
     prunodes = [block for block in blocks.values() if isinstance(block, Prunode)]

@@ -210,7 +210,7 @@ def test_log_screen_history_and_report_tell_the_shares(
     assert all(0 < event['unexplained'] < 2 for event in events)
     assert not any(e['kind'] == 'imitation' for row in rows[1:] for e in row['events'])
     assert list(Trace.of(rows).imitated) == events
-    (line,) = (line for line in lines if 'after each quarter of 8 steps' in line)
+    (line,) = (line for line in lines if 'quarter by quarter of 8 steps' in line)
     for event in events:
         assert f'{event["layer"]:14}  {event["candidate"]:13}  {event["unexplained"]:6.1%}' in line
     imitating = [shown for shown in screen.shown if shown[0] == 'imitating']
