@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from mmcv.transforms import Compose
 from mmengine.hooks import EarlyStoppingHook
-from mmengine.registry import HOOKS, VISBACKENDS, init_default_scope
+from mmengine.registry import (
+    HOOKS,
+    MODELS,
+    VISBACKENDS,
+    WEIGHT_INITIALIZERS,
+    init_default_scope,
+)
 
 from prunet_mm.engine import cli
 from prunet_mm.engine.shipped import tools
@@ -95,6 +101,32 @@ def test_configs_of_the_guides_load(code_blocks, tmp_path):
     space = SearchSpace.from_dict(cfg.model.architecture.backbone.space.to_dict())
     assert space.tail.num_classes == cfg.model.architecture.head.num_classes == 3
     assert cfg.train_dataloader.dataset.data_root == 'data/mine'
+
+
+def test_imitation_and_teachers_of_the_guide(code_blocks, tmp_path):
+    def load(title):
+        for number, code in enumerate(code_blocks('trained_weights.md', title)):
+            (tmp_path / f'mine{number}.py').write_text(code)
+            cfg = cli.load_config(tmp_path / f'mine{number}.py')
+            yield cfg, cfg.model.architecture
+
+    ((cfg, searched),) = load('Candidates that imitate')
+    assert WEIGHT_INITIALIZERS.build(searched.backbone.init_cfg).imitation == 300
+    assert searched.backbone.space == cfg.space
+    candidates = {
+        candidate.name
+        for position in SearchSpace.from_dict(cfg.space.to_dict()).positions()
+        for candidate in position.candidates
+    }
+    assert candidates == {'ds_k3', 'irb_k3', 'irb_k5', 'fused_irb_k3', 'fused_irb_k5'}
+
+    for cfg, searched in load('The trained network as a teacher'):
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+        teacher = MODELS.build(searched.teacher)
+        backbone = getattr(teacher, 'backbone', teacher)
+        assert backbone.init_cfg or teacher.init_cfg['checkpoint'] == cfg.trained
+        assert backbone.out_indices == tuple(searched.backbone.get('out_indices', [7]))
+        assert type(MODELS.build(searched)).__name__.startswith('Distilling')
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ is first looked up there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from mmpretrain.models import ImageClassifier, TimmClassifier
 from mmpretrain.models.classifiers.base import BaseClassifier
@@ -17,21 +15,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prunet_mm.errors import ConfigError
+from prunet_mm.models.teacher import Taught
 
 
 @MODELS.register_module()
-class DistillingClassifier(ImageClassifier):
+class DistillingClassifier(Taught, ImageClassifier):
     """mmpretrain's `ImageClassifier`, whose loss in training also asks for a teacher's outputs.
 
     The loss is the head's, logged as ``loss_cls``, plus the cross-entropy with the teacher's
     softmax, logged as ``loss_distill`` (*Distilling the Knowledge in a Neural Network*, arXiv
     1503.02531, at temperature 1).
 
-    The teacher never changes: it is in evaluation mode and has no gradients. It moves with the
-    student from device to device, but is no part of it: not of its parameters, its state dict, its
-    distributed wrapper or its averages. So checkpoints are those of an `ImageClassifier`, and fit
-    one. The teacher is made for training only; testing a student takes neither its weights nor the
-    package it comes from.
+    The teacher never changes and is no part of the student (`Taught`), so checkpoints are those of
+    an `ImageClassifier`, and fit one.
 
     Args:
         backbone: Config of the student's backbone.
@@ -67,9 +63,9 @@ class DistillingClassifier(ImageClassifier):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(
-            backbone,
-            neck,
-            head,
+            backbone=backbone,
+            neck=neck,
+            head=head,
             train_cfg=train_cfg,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
@@ -82,21 +78,12 @@ class DistillingClassifier(ImageClassifier):
         self.teacher_cfg = teacher
         self.teacher_size = teacher_size
         self.distill_weight = distill_weight
-        self._unregistered = _Unregistered()
 
-    @property
-    def teacher(self) -> BaseClassifier:
-        """The teacher, made when it is first asked for."""
-        if self._unregistered.module is None:
-            teacher = _make_teacher(self.teacher_cfg)
-            _check_classes(self, teacher)
-            self._unregistered.module = teacher.to(next(self.parameters()))
-        return self._unregistered.module
-
-    def init_weights(self) -> None:
-        """Initialises the student; what is wrong with the teacher shows here, before training."""
-        super().init_weights()
-        _ = self.teacher
+    def make_teacher(self) -> BaseClassifier:
+        """Makes the teacher; raises `ConfigError` where it cannot be, or has other classes."""
+        teacher = _make_teacher(self.teacher_cfg)
+        _check_classes(self, teacher)
+        return teacher
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The head's losses and the teacher's, by name, for images (N, C, H, W)."""
@@ -114,21 +101,6 @@ class DistillingClassifier(ImageClassifier):
             inputs = F.interpolate(inputs, size, mode='bicubic', align_corners=False)
         return self.teacher(inputs).softmax(1)
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> DistillingClassifier:
-        # What to(), cuda(), half() and the like are made of.
-        if self._unregistered.module is not None:
-            self._unregistered.module._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
-
-class _Unregistered:
-    """Holds a module where `nn.Module` does not look for submodules; copies share it."""
-
-    module: BaseClassifier | None = None
-
-    def __deepcopy__(self, memo: dict) -> _Unregistered:
-        return self
-
 
 def _make_teacher(config: dict) -> BaseClassifier:
     try:
@@ -139,7 +111,7 @@ def _make_teacher(config: dict) -> BaseClassifier:
             teacher.init_weights()
     except Exception as error:  # a package, a download or a checkpoint can fail in any way
         raise ConfigError(_why_not(config, error)) from error
-    return teacher.eval().requires_grad_(False)
+    return teacher
 
 
 def _why_not(config: dict, error: Exception) -> str:

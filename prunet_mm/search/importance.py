@@ -81,7 +81,8 @@ def sort_by_taylor(runner, count: int) -> None:
 def sort_channels(model: ArchitectureSearch, importance: dict[str, Tensor]) -> None:
     """Put hidden channels in falling order of importance, so that prefixes are the best to keep.
 
-    No output changes. All candidates of a layer are sorted alike: they started from one block.
+    No output changes. All candidates of a layer with as many channels are sorted alike: they
+    started from one block, or from nothing.
 
     Args:
         model: Holds the SuperNet.
@@ -92,5 +93,6 @@ def sort_channels(model: ArchitectureSearch, importance: dict[str, Tensor]) -> N
             continue
         order = importance[name].argsort(descending=True, stable=True)
         for candidate in layer.candidates.values():
-            for tensor, dim in candidate.hidden_tensors(statistics=True):
-                tensor.copy_(tensor.index_select(dim, order))
+            if isinstance(candidate, Prunode) and candidate.widths[-1] == len(order):
+                for tensor, dim in candidate.hidden_tensors(statistics=True):
+                    tensor.copy_(tensor.index_select(dim, order))

@@ -182,7 +182,7 @@ class SearchLoop(BaseLoop):
         self._epoch = self._iter = 0
         self.drawn = dict.fromkeys(STREAMS, 0)
         self.stepped = False
-        self._events: list[dict] = []
+        self.events: list[dict] = []
 
     @property
     def iter(self) -> int:
@@ -220,11 +220,11 @@ class SearchLoop(BaseLoop):
 
     def record(self, event: dict) -> None:
         """Note an event (a removal, a move) for this step's row of the history."""
-        self._events.append(event)
+        self.events.append(event)
 
     def take_events(self) -> list[dict]:
         """Return the events noted since the last call."""
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def run(self) -> torch.nn.Module:

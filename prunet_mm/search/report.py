@@ -126,6 +126,7 @@ def write_report(work_dir: str | Path, spec: NetworkSpec, outcome: Outcome) -> s
         'Widths rounded': _rounding(outcome.rounding),
         'Finalists': _finalists(outcome.finalists),
         'The frontier': _frontier(work_dir),
+        'Imitated before the first step': _imitated(history) if history else [],
         'Removed': _removed(history),
         'Files': [*_files(work_dir, missing), *_wrapped(missing)],
         'Next: train it': [_command(outcome, work_dir)],
@@ -302,6 +303,14 @@ def _frontier(work_dir: Path) -> list[str]:
 
 def _or_dash(latency_ms: float | None) -> str:
     return '-' if latency_ms is None else f'{latency_ms:.4f}'
+
+
+def _imitated(history: list[dict]) -> list[str]:
+    """What candidates without trained weights left unexplained of their layers' outputs."""
+    return [
+        f'{event["layer"]:14}  {event["candidate"]:13}  leaves {event["unexplained"]:6.1%}'
+        for event in Trace.of(history).imitated
+    ]
 
 
 def _removed(history: list[dict]) -> list[str]:

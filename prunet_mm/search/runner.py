@@ -16,7 +16,6 @@ from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.latency.limits import printed_limits
 from prunet_mm.search.finish import apply_rule, conclude
 from prunet_mm.search.hooks import LayerPruningHook, TrainedStartHook
-from prunet_mm.search.importance import sort_by_taylor
 from prunet_mm.search.model import ArchitectureSearch
 
 
@@ -137,8 +136,7 @@ class SearchRunner(ScreenRunner):
                 f'--rule {name} cuts a trained network, and this search starts from none: give its '
                 "backbone init_cfg=dict(type='TrainedNetwork', ...)"
             )
-        if self.model.supernet.importance == 'taylor':
-            sort_by_taylor(self, TrainedStartHook().images)
+        TrainedStartHook().prepare(self)
         conclude(self, apply_rule(self, name))
 
     def _init_model_weights(self) -> None:

@@ -19,11 +19,14 @@ class Trace:
         removed: Every removal in order: its event (``kind`` is one of :data:`REMOVALS`) and
             ``step``. Of a layer, ``probability`` is the keep coefficient.
         judged: Every event at which the network was looked at that would have been derived.
+        imitated: Candidates that imitate a trained layer: its event, with the share of the layer's
+            output that the candidate left ``unexplained`` before the first step.
     """
 
     rows: Sequence[dict]
     removed: Sequence[dict]
     judged: Sequence[dict] = ()
+    imitated: Sequence[dict] = ()
 
     @classmethod
     def of(cls, history: Sequence[dict], points: int | None = None) -> Trace:
@@ -44,7 +47,8 @@ class Trace:
             before = row
         stride = math.ceil(len(history) / points) if points else 1
         kept |= {*range(0, len(history), stride)}
-        return cls([history[index] for index in sorted(kept)], removed, judged)
+        imitated = [event for event in history[0]['events'] if event['kind'] == 'imitation']
+        return cls([history[index] for index in sorted(kept)], removed, judged, imitated)
 
     @property
     def first(self) -> dict:

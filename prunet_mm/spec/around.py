@@ -31,7 +31,7 @@ def _layers(value: Any) -> bool | tuple[str, ...]:
     raise ValueError
 
 
-Skip = Annotated[
+Layers = Annotated[
     Any,
     AfterValidator(_layers),
     expecting('True, False or a list of layers, such as "stage2.layer3"'),
@@ -55,6 +55,8 @@ class Around(Spec):
             from there.
         largest: The largest hidden width as a share of the network's own.
         kernels: What an inverted residual's k x k convolution may have beside its own kernel.
+        fused: Which inverted residuals may be fused ones, too, of the same kernels and widths: all,
+            none, or these. A trained network has no weights for them; they imitate it.
         skip: Whether layers may be left out: all that can be (those behind the first of a stage),
             none, or these.
         fixed_stages: Stages that stay as they are, by their number.
@@ -70,7 +72,8 @@ class Around(Spec):
     granularity: PositiveInt = 8
     largest: Growth = 1.0
     kernels: Some[OddInt] = (3, 5)
-    skip: Skip = True
+    fused: Layers = False
+    skip: Layers = True
     fixed_stages: Some[PositiveInt] = ()
     out_indices: Some[PositiveInt] | None = None
 
@@ -127,7 +130,11 @@ class Around(Spec):
         numbers = list(stages)
         if wrong := next(_problems(stages, spec), None):
             raise SpecError(f'{source}: arch: there is no space around {spec.name}: {wrong}')
-        layers = {name for number in stages for name in _names(number, stages[number])}
+        layers = {
+            name: layer
+            for number, chain in stages.items()
+            for name, layer in zip(_names(number, chain), chain, strict=True)
+        }
         for field in ('fixed_stages', 'out_indices'):
             for number in getattr(self, field) or ():
                 if number not in stages:
@@ -135,6 +142,13 @@ class Around(Spec):
                         f'{source}: {field}: found {number}, expected stages of {spec.name}, '
                         f'1 to {len(numbers)}'
                     )
+        for name in self.fused if isinstance(self.fused, tuple) else ():
+            if name not in layers or layers[name].op != 'irb':
+                unfused = [other for other, layer in layers.items() if layer.op == 'irb']
+                raise SpecError(
+                    f'{source}: fused: found {shown(name)}, expected inverted residuals of '
+                    f'{spec.name}, which are {", ".join(unfused) or "none"}'
+                )
         for name in self.skip if isinstance(self.skip, tuple) else ():
             if name not in layers or name.endswith('.layer1'):
                 raise SpecError(
@@ -147,11 +161,21 @@ class Around(Spec):
         layers = []
         for name, layer in zip(_names(number, chain), chain, strict=True):
             fixed = number in self.fixed_stages
-            skip = name in self.skip if isinstance(self.skip, tuple) else self.skip
+            skip, fused = (
+                name in chosen if isinstance(chosen, tuple) else chosen
+                for chosen in (self.skip, self.fused)
+            )
             kernels = [layer.kernel]
             if layer.op in INVERTED and layer.kernel > 1 and not fixed:
                 kernels += [kernel for kernel in self.kernels if kernel != layer.kernel]
-            blocks = [self._block(layer, kernel, fixed) for kernel in sorted(kernels)]
+            ops = [layer.op]
+            if fused and layer.op == 'irb' and not fixed:
+                ops.append('fused_irb')
+            blocks = [
+                self._block(layer, kernel, fixed) | dict(op=op)
+                for op in ops
+                for kernel in sorted(kernels)
+            ]
             layers.append(dict(candidates=blocks, skip=skip and not fixed))
         return dict(
             width=chain[0].out_channels, stride=chain[0].stride, depth=len(chain), layers=layers

@@ -102,6 +102,7 @@ class SuperNet(LatencyMixin, PathMixin, BaseModule):
             layer.sampling = sampling
             getattr(self, stage_name)[layer_name] = layer
         self.importance = None  # what a search is to sort hidden channels by before its first step
+        self.imitation = 0  # and steps in which candidates then learn to imitate the layers
         self.settling: dict = {}  # the decision that is under way; see lean()
         self.walking = False  # whether widths are searched; the Prunode hook turns it on
         # A buffer, so that a network derived from a checkpoint is the one that the search derives.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunet_mm.engine.checkpoint import load_from_plain_data, weights_of
 from prunet_mm.errors import CheckpointError, ConfigError, PrunetError
 from prunet_mm.models import PRUNet
+from prunet_mm.spec import Candidate, LayerSpec
 from prunet_mm.spec.kernels import INVERTED
 from prunet_mm.supernet.supernet import SuperNet
 
@@ -34,10 +35,12 @@ class TrainedNetworkInit:
         prefix: Of the backbone's keys in it.
         importance: What a search sorts hidden channels by before its first step: ``'taylor'``, on
             the architecture's images, or ``'magnitude'``, which takes none.
+        imitation: Steps before the first one of a search in which candidates that cannot be had
+            from the network learn to do what its layers do; with 0 such candidates are refused.
 
     Raises:
-        ConfigError: Another importance, or on a call with anything but a SuperNet, or as `start_as`
-            does.
+        ConfigError: Another importance or imitation, or on a call with anything but a SuperNet, or
+            as `start_as` does.
         CheckpointError: On a call where the checkpoint cannot be read or is of another network.
     """
 
@@ -47,14 +50,19 @@ class TrainedNetworkInit:
         checkpoint: str,
         prefix: str = 'backbone.',
         importance: str = 'taylor',
+        imitation: int = 0,
     ) -> None:
         if importance not in IMPORTANCES:
             raise ConfigError(
                 f'init_cfg.importance: found {importance!r}, expected one of '
                 f'{", ".join(IMPORTANCES)}'
             )
+        if not isinstance(imitation, int) or imitation < 0:
+            raise ConfigError(
+                f'init_cfg.imitation: found {imitation!r}, expected a number of steps, 0 for none'
+            )
         self.arch, self.checkpoint, self.prefix = arch, checkpoint, prefix
-        self.importance = importance
+        self.importance, self.imitation = importance, imitation
 
     def __call__(self, module: nn.Module) -> None:
         if not isinstance(module, SuperNet):
@@ -71,15 +79,15 @@ class TrainedNetworkInit:
             network.load_state_dict(own)
         except (PrunetError, RuntimeError) as error:
             raise CheckpointError(f'{self.checkpoint}: {" ".join(str(error).split())}') from error
-        start_as(module, network)
-        module.importance = self.importance
+        start_as(module, network, imitated=self.imitation > 0)
+        module.importance, module.imitation = self.importance, self.imitation
         print_log(f'the SuperNet starts as {network.spec.name} of {self.checkpoint}', 'current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, f'TrainedNetworkInit: from {self.checkpoint}')
 
 
 @torch.no_grad()
-def start_as(supernet: SuperNet, network: PRUNet) -> None:
+def start_as(supernet: SuperNet, network: PRUNet, imitated: bool = False) -> None:
     """Give a SuperNet the weights and statistics of a network that has all of its layers.
 
     Hidden channels are sorted by magnitude, so that the first ones, which every narrower path has,
@@ -91,6 +99,8 @@ def start_as(supernet: SuperNet, network: PRUNet) -> None:
     Args:
         supernet: At its widest, as it is made.
         network: Its norms are not folded.
+        imitated: Candidates that cannot be had from the network start from what is nearest, with
+            outputs of their own; else they are refused.
 
     Raises:
         ConfigError: A layer or candidate cannot be had from the network; names it.
@@ -110,15 +120,49 @@ def start_as(supernet: SuperNet, network: PRUNet) -> None:
             order = magnitude(block).argsort(descending=True, stable=True)
             weights |= dict(_sorted(weights, order))
         for candidate in layer.position.candidates:
-            there = candidate.op, candidate.act, candidate.se
-            if there != (spec.op, spec.act, spec.se):
+            if not imitated and not alike(candidate, spec):
                 raise ConfigError(
                     f'{name}: the candidate {candidate.name} cannot be had from the {spec.op} of '
-                    f'{network.spec.name}: it has another op, activation or squeeze-and-excitation'
+                    f'{network.spec.name}: it has another op, activation or '
+                    'squeeze-and-excitation; leave it out, or give init_cfg.imitation the number '
+                    'of steps in which it is to imitate the layer'
                 )
-            _copy(layer.candidates[candidate.name].block, weights)
-            own = candidate.kernel == spec.kernel
+            if near := _nearest(candidate, spec, block, weights):
+                _copy(layer.candidates[candidate.name].block, near)
+            own = alike(candidate, spec) and candidate.kernel == spec.kernel
             layer.logits[candidate.name].fill_(OWN if own else 0.0)
+
+
+def alike(one: Candidate | LayerSpec, other: Candidate | LayerSpec) -> bool:
+    """Whether two blocks have the same weights, but for the size of the kernel."""
+    return (one.op, one.act, one.se) == (other.op, other.act, other.se)
+
+
+def _nearest(
+    candidate: Candidate, spec: LayerSpec, block: nn.Module, weights: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """What a candidate starts from: the block's weights, or what is nearest to them, or nothing.
+
+    Without the activation between them, expansion and depthwise convolution are one convolution,
+    that of a fused block. Ours: from there it learns to imitate sooner than from random weights.
+    """
+    if candidate.se == spec.se and candidate.op == spec.op:
+        return weights
+    if candidate.se != spec.se or (spec.op, candidate.op) != ('irb', 'fused_irb'):
+        return {}
+    scale = (
+        weights['expand.bn.weight']
+        * (weights['expand.bn.running_var'] + block.expand.bn.eps).rsqrt()
+    )
+    fused = {
+        name.replace('depthwise.', 'expand.'): value
+        for name, value in weights.items()
+        if not name.startswith('expand.')
+    }
+    fused['expand.conv.weight'] = (
+        scale.view(-1, 1, 1, 1) * weights['expand.conv.weight'] * weights['depthwise.conv.weight']
+    )
+    return fused
 
 
 def magnitude(block: nn.Module) -> Tensor:

@@ -13,11 +13,13 @@ for scope in ('mmdet', 'mmpretrain'):
     DefaultScope.get_instance(scope, scope_name=scope)
     prefix = '' if scope == 'mmdet' else 'mmdet.'
     with MODELS.switch_scope_and_registry(None) as registry:
-        for name in ('BiFPN', 'EfficientDetHead'):
+        for name in ('BiFPN', 'EfficientDetHead', 'DistillingDetector'):
             print(registry.get(prefix + name).__name__)
 """
     result = run_python('-c', code)
-    assert result.stdout.split() == ['BiFPN', 'EfficientDetHead'] * 2, result.stderr
+    assert result.stdout.split() == ['BiFPN', 'EfficientDetHead', 'distilling_detector'] * 2, (
+        result.stderr
+    )
 
 
 def test_classifiers_need_no_compiled_ops(run_python):

@@ -57,6 +57,18 @@ def test_every_decision_is_marked_and_listed(make_work_dir, page):
     assert 'skips open' in text
 
 
+def test_what_imitation_left_is_told(make_work_dir, page):
+    folder = make_work_dir()
+    first, *rows = (folder / 'history.jsonl').read_text().splitlines(keepends=True)
+    event = dict(kind='imitation', layer='stage2.layer1', candidate='irb_k3', unexplained=0.125)
+    first = json.dumps(json.loads(first) | dict(events=[event])) + '\n'
+    (folder / 'history.jsonl').write_text(''.join([first, *rows]))
+    _, text = page(folder)
+    assert 'layer candidate unexplained stage2.layer1 irb_k3 12.5 %' in text
+    assert '3 decisions' in text  # that it is none
+    assert 'Imitated' not in page(make_work_dir())[1]
+
+
 def test_a_search_that_goes_on_is_told_up_to_its_last_whole_row(make_work_dir, page):
     folder = make_work_dir(ended=False, steps=60, max_iters=200)
     with (folder / 'history.jsonl').open('a') as file:

@@ -16,9 +16,11 @@ from prunet_mm.engine.checkpoint import use_safe_loading
 from prunet_mm.errors import ConfigError
 from prunet_mm.models import PRUNet
 from prunet_mm.search import SearchRunner
+from prunet_mm.search.imitation import imitators, learn, remaining
 from prunet_mm.spec import NetworkSpec, SearchSpace
 
 STAGES = {2: 48, 3: 96, 4: 160}  # that the neck takes, and their channels
+CONFIG = 'configs/search/prunet_digits_det.py'
 EMPTY = range(4)  # images without a box
 
 
@@ -54,9 +56,9 @@ def make_detector_search(quick, root, scenes, synthetic_table, tmp_path):
     """Build the runner of the config's search in small, steep as `OPTIONS` are for the digits."""
     use_safe_loading()
 
-    def make(iters=24):
+    def make(iters=24, **architecture):
         cfg = cli.load_config(
-            root / 'configs/search/prunet_digits_det.py',
+            root / CONFIG,
             {
                 'train_dataloader.batch_size': 4,
                 'train_dataloader.dataset.data_root': f'{scenes}/',
@@ -79,6 +81,7 @@ def make_detector_search(quick, root, scenes, synthetic_table, tmp_path):
         )
         space = narrowed(cfg.space)
         cfg.model.architecture.backbone.space = space
+        cfg.model.architecture.update(architecture)
         table = synthetic_table(space)
         table.save(tmp_path / 'table.json')
         cfg.model.latency = dict(
@@ -145,6 +148,38 @@ def test_batches_without_a_box_train_to_finite_weights(make_detector_search, sta
         assert log['loss_bbox'] == 0
         assert log['loss_cls'] > 0
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_candidates_imitate_inside_of_a_detector(make_detector_search, started):
+    runner = started(make_detector_search())
+    model, data = runner.model, runner.train_loop.dataloader
+    assert imitators(model.supernet)  # of what would be the trained layers
+    before, probe = copied(model), data.probe('architecture', 2)
+    left = remaining(model, probe)
+    assert not changed(model, before)
+    list(learn(model, data.stream('weights', 0), 12))
+    assert sum(remaining(model, probe).values()) < sum(left.values())
+    places = tuple(
+        f'architecture.backbone.{layer}.candidates.{name}.'
+        for layer, name in imitators(model.supernet)
+    )
+    assert all(name.startswith(places) for name in changed(model, before))
+
+
+def test_a_trained_backbone_teaches_the_search(make_detector_search, root, started):
+    space = SearchSpace.from_dict(narrowed(cli.load_config(root / CONFIG).space))
+    teacher = dict(type='PRUNet', arch=space.largest().to_dict(), out_indices=tuple(STAGES))
+    taught = dict(type='DistillingDetector', detector='RetinaNet', teacher=teacher)
+    runner = started(make_detector_search(**taught))
+    model, data = runner.model, runner.train_loop.dataloader
+    log = model.weight_step(iter(data.probe('weights', 1)), runner.optim_wrapper['weights'])
+    parts = ('loss_cls', 'loss_bbox', 'loss_distill')
+    assert log['loss'] == pytest.approx(float(sum(log[name] for name in parts)), rel=1e-5)
+    batches = data.probe('architecture', 1)
+    whole = model.task_loss(batches)
+    model.architecture.distill_weight = 0.0
+    assert model.task_loss(batches) < whole  # so choices are judged by it, too
+    assert not any('teacher' in name for name in model.state_dict())
 
 
 def test_small_images_are_refused_where_there_are_boxes(make_detector_search, started):

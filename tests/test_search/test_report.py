@@ -168,6 +168,14 @@ def test_images_of_another_size_are_told(words):
     assert warning in words(other_size=warning)
 
 
+def test_what_imitation_left_is_told(words):
+    event = dict(kind='imitation', layer='stage1.layer2', candidate='irb_k5', unexplained=0.1234)
+    text = words([dict(HISTORY[0], events=[event]), *HISTORY[1:]])
+    assert 'Imitated before the first step' in text
+    assert line(text, 'stage1.layer2   irb_k5').split()[-2:] == ['leaves', '12.3%']
+    assert 'Imitated' not in words() and 'Imitated' not in words([])
+
+
 def test_an_estimate_is_called_one(words):
     assert 'estimated, not measured' in line(words(table_kind='estimated'), 'predicted')
     assert 'estimated' not in words()

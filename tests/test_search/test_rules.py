@@ -208,6 +208,31 @@ def test_a_rule_ends_in_what_a_search_ends_in(make_search, options, tmp_path):
         torch.testing.assert_close(network.eval()(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_network_that_a_search_starts_as_may_teach_it(
+    make_search, started, options, checkpoint
+):
+    teacher = dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='PRUNet',
+            arch=ARCH,
+            init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
+        ),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=16),
+    )
+    taught = dict(type='DistillingClassifier', teacher=teacher)
+    options |= {f'model.architecture.{name}': value for name, value in taught.items()}
+    runner = started(make_search(options, space=SPACE))
+    model, data = runner.model, runner.train_loop.dataloader
+    log = model.weight_step(iter(data.probe('weights', 1)), runner.optim_wrapper['weights'])
+    total = float(log['loss_cls'] + log['loss_distill'])
+    assert float(log['loss']) == pytest.approx(total, rel=1e-5)
+    x = torch.randn(2, 1, 8, 8)
+    start = started(make_search(options, space=SPACE)).model.supernet.eval()(x)[0]
+    torch.testing.assert_close(model.architecture.teacher.backbone(x)[0], start)
+
+
 def test_a_rule_takes_a_trained_network(make_search):
     with pytest.raises(ConfigError, match='--rule lana cuts a trained network'):
         make_search().apply_rule('lana')

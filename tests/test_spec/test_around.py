@@ -139,3 +139,31 @@ def test_layers_one_by_one_say_all(lite0, change, sentence):
     with pytest.raises(SpecError) as error:
         SearchSpace.from_dict(data)
     assert sentence in str(error.value)
+
+
+def test_fused_candidates_have_the_same_kernels_and_widths(lite0):
+    for position in around(lite0, fused=True, fixed_stages=[3]).positions():
+        names = [one.name for one in position.candidates]
+        unfused = [one for one in position.candidates if one.op == 'irb']
+        fused = [one for one in position.candidates if one.op == 'fused_irb']
+        if position.stage in (1, 3):  # its own ds alone, and what is to stay as it is
+            assert len(names) == 1
+            continue
+        assert names == ['irb_k3', 'irb_k5', 'fused_irb_k3', 'fused_irb_k5']
+        assert [one._replace(name='', op='') for one in fused] == [
+            one._replace(name='', op='') for one in unfused
+        ]
+    space = around(lite0, fused=['stage2.layer2'], kernels=[])
+    fused = {p.name for p in space.positions() for c in p.candidates if c.op == 'fused_irb'}
+    assert fused == {'stage2.layer2'}
+    assert space.contains(lite0)
+    assert space.contains(changed(lite0, 2, op='fused_irb'))
+    assert SearchSpace.from_dict(space.to_dict()) == space
+    assert not any('fused' in c.name for p in around(lite0).positions() for c in p.candidates)
+
+
+def test_fused_layers_that_are_none_are_refused(lite0):
+    with pytest.raises(SpecError, match='fused: found "stage1.layer1", expected inverted .*stage2'):
+        around(lite0, fused=['stage1.layer1'])
+    with pytest.raises(SpecError, match='fused: found 3, expected True, False or a list of layers'):
+        around(lite0, fused=3)

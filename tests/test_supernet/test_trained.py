@@ -6,6 +6,7 @@ from mmpretrain.registry import MODELS
 
 from prunet_mm.errors import CheckpointError, ConfigError
 from prunet_mm.models import PRUNet
+from prunet_mm.models.unexplained import unexplained
 from prunet_mm.spec import NetworkSpec
 from prunet_mm.supernet import SuperNet
 from prunet_mm.supernet.paths import at_widths
@@ -130,13 +131,32 @@ def test_from_a_config(network, tmp_path):
         MODELS.build(dict(type='PRUNet', arch=SPEC.to_dict(), init_cfg=init)).init_weights()
 
 
+@torch.no_grad()
+def test_what_imitates_starts_near_the_layer_and_changes_no_output(network):
+    torch.manual_seed(0)
+    supernet = around(fused=True)
+    candidates = supernet.layers()['stage2.layer1'].candidates
+    x = torch.randn(8, 8, 11, 11)
+
+    def left():
+        wanted = candidates['irb_k5'].train()(x)
+        return float(unexplained(candidates['fused_irb_k5'].train()(x), wanted))
+
+    start_as(supernet, network, imitated=True)
+    images = torch.randn(2, 3, 21, 22)
+    torch.testing.assert_close(supernet(images)[0], network(images)[0], rtol=1e-5, atol=1e-5)
+    near = left()
+    candidates['fused_irb_k5'].block.expand.conv.reset_parameters()
+    assert near < 0.6 * left()
+
+
 def test_what_cannot_be_had_from_the_network_is_refused(network):
     space = around().space.to_dict()
     del space['origin']
     space['stages'][1]['layers'][1]['candidates'].append(
         dict(op='fused_irb', kernel=3, act='relu6', hidden=24)
     )
-    with pytest.raises(ConfigError, match='stage2.layer2: the candidate fused_irb_k3 cannot be'):
+    with pytest.raises(ConfigError, match='stage2.layer2: .* fused_irb_k3 .*init_cfg.imitation'):
         start_as(SuperNet(space), network)
     del space['stages'][2]
     space['name'] = 'shorter'

@@ -17,8 +17,10 @@ Lines from above: the loop; RampHook, whose fall ends later by its rests at targ
 in sum at most); PrunodeHook, twice; BlockPruningHook; LayerPruningHook, twice; SettleHook. These
 points open a gate and force nothing: whatever removes or settles waits until the budget has come to
 rest, lambda is steady and E[lat] is at the budget. What is not settled at 1 is settled at once, by
-DeriveHook. TemperatureHook cools all the while, where
-candidates are blended.
+DeriveHook. TemperatureHook cools all the while, where candidates are blended.
+
+Before all of it, where the SuperNet starts as a trained network, TrainedStartHook sorts channels,
+has candidates imitate the trained layers, and judges each alternative alone, in this order.
 
 After a step RampHook acts first, then the tiers in the order of the config, HistoryHook, and the
 checkpoint.

@@ -70,6 +70,8 @@ def _digest(content: str | np.ndarray) -> str:
 class SearchStateHook(Hook):
     """Adds the positions of both streams to a checkpoint, and prepares for loading one.
 
+    What was noted before the first architecture step waits for the history's first row.
+
     mmengine builds the optimisers before it loads a checkpoint, so the pruned structure has to be
     restored, and the optimisers have to forget what is gone, before their state is loaded.
     Noise and augmentation need no state: they are functions of seed and step.
@@ -81,6 +83,7 @@ class SearchStateHook(Hook):
         """Add what the next session must find unchanged."""
         checkpoint['search'] = dict(
             drawn=dict(runner.train_loop.drawn),
+            events=list(runner.train_loop.events),  # which no row of the history has yet
             walking=runner.model.supernet.walking,  # no hook sets it where a network is derived
             identity=identity(runner),
             course=course(runner),
@@ -106,6 +109,7 @@ class SearchStateHook(Hook):
             for wrapper in runner.optim_wrapper.values():
                 forget_removed(wrapper.optimizer, model)
         runner.train_loop.drawn.update(search['drawn'])
+        runner.train_loop.events = search.get('events', [])
 
 
 def _require_same(began: dict[str, Any] | None, now: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a search learns of a trained network before its first step."""
+"""What a search makes and learns of a trained network before its first step."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from prunet_mm.search.imitation import imitate
 from prunet_mm.search.importance import sort_by_taylor
 
 
 @HOOKS.register_module()
 class TrainedStartHook(Hook):
-    """Sorts hidden channels by Taylor importance, and judges every alternative alone.
+    """Sorts hidden channels by Taylor importance, has candidates imitate, and judges each alone.
 
-    It acts where the SuperNet starts as a trained network. Random paths through its layers would
+    It acts where the SuperNet starts as a trained network. First the channels, in whose order what
+    imitates then learns at all widths. Then, if ``init_cfg.imitation`` says so, candidates that
+    cannot be had from the network learn to do what its layers do.
+
+    Random paths through its layers would
     say little: with three of them skipped nothing is left of what it has learnt. So the scores
     begin with how much the loss rises with each other candidate, or without a layer, in the network
     as it is (LANA's measure, arXiv 2107.10624), and paths are drawn by what is believed.
@@ -32,13 +37,20 @@ class TrainedStartHook(Hook):
     def __init__(self, images: int = 128, batches: int = 2) -> None:
         self.images, self.batches = images, batches
 
+    def prepare(self, runner) -> None:
+        """Sort and imitate, as for a rule, too."""
+        supernet = runner.model.supernet
+        if supernet.importance == 'taylor':
+            sort_by_taylor(runner, self.images)
+        if supernet.imitation:
+            imitate(runner)
+
     def before_train(self, runner) -> None:
-        """Sort and judge, unless a checkpoint has been loaded, in which all of it is."""
+        """Do all of it, unless a checkpoint has been loaded, in which it is."""
         supernet = runner.model.supernet
         if runner.iter or supernet.importance is None:
             return
-        if supernet.importance == 'taylor':
-            sort_by_taylor(runner, self.images)
+        self.prepare(runner)
         if supernet.sampling == 'hard':
             batches = runner.train_loop.dataloader.probe('architecture', self.batches)
             judge_alone(runner.model, batches)
