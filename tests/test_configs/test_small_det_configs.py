@@ -72,7 +72,8 @@ def test_two_scenes_are_learnt_and_found_again(load, name):
         truth, pred = sample.gt_instances, sample.pred_instances
         overlaps = bbox_overlaps(truth.bboxes.numpy(), pred.bboxes.numpy())
         best = overlaps.argmax(1)
-        assert (overlaps.max(1) > 0.7).all()
+        assert overlaps.max(1).min() > 0.5  # where they count as found
+        assert overlaps.max(1).mean() > 0.8
         assert pred.labels[best].tolist() == truth.labels.tolist()
 
 
