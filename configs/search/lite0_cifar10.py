@@ -45,7 +45,9 @@ model = dict(
 # No warm-up, since the weights are trained; the budget falls from the first step on.
 train_cfg = dict(max_iters=260, warmup_iters=0, paths=2, ramp=dict(begin=0.0, fall=0.6))
 optim_wrapper = dict(
-    weights=dict(optimizer=dict(lr=0.01)), architecture=dict(optimizer=dict(lr=0.012))
+    # At 0.012 E[lat] stayed 9 % above a budget of 0.35, and lambda piled up; at 0.03 it follows.
+    weights=dict(optimizer=dict(lr=0.01)),
+    architecture=dict(optimizer=dict(lr=0.03)),
 )
 
 # so little work per layer that a second thread waits more than it computes
