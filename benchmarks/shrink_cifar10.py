@@ -25,7 +25,7 @@ from prunet_mm.engine.files import write_atomic
 from prunet_mm.engine.process import in_a_process
 from prunet_mm.latency import LatencyTable
 from prunet_mm.latency.promise import Promise, keep
-from prunet_mm.search.report import inherited
+from prunet_mm.search.record import training_options
 from prunet_mm.spec import NetworkSpec, SearchSpace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,7 +168,7 @@ class Bench:
         else:
             cut = self.choose(method, budget, seed, folder)
             spec = NetworkSpec.load(cut / 'subnet.json')
-            options = inherited(cut, ('neck', 'head'))
+            options = training_options(cut, ('neck', 'head'))
         top1 = self.train(folder / 'train', self.args.epochs, seed, *options)
         timings = self.time([spec, self.origin])
         return dict(

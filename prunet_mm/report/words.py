@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prunet_mm.engine.shipped import in_this_command
 from prunet_mm.report.source import Source
+from prunet_mm.search.record import training_options
 
 SIGNS = dict(candidate='✕', settled='◆', layer='■', target='⚑')
 KINDS = dict(
@@ -120,7 +121,8 @@ def commands(source: Source) -> list[tuple[str, str]]:
     option = f'model.backbone.arch={subnet}'
     train = source.asked.get('train_config')
     if train:
-        argv = ['python', 'tools/train.py', train, '--work-dir', trained, '--cfg-options', option]
+        options = training_options(folder, source.found.get('trained'))
+        argv = ['python', 'tools/train.py', train, '--work-dir', trained, '--cfg-options', *options]
         found.append(('Train it', _join(argv)))
     found.append(('Measure it', _join(_measure(source, subnet))))
     if train:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def write_found(work_dir: str | Path, outcome: Outcome, step: int) -> None:
         promise=outcome.promise and outcome.promise.to_dict(),
         table_rescaled_by=outcome.rescaled_by,
         loss=outcome.derived_loss,
+        trained=outcome.trained,
         other_size=outcome.other_size,
         finalists=[
             dict(
@@ -71,3 +73,23 @@ def write_found(work_dir: str | Path, outcome: Outcome, step: int) -> None:
         ],
     )
     write_atomic(Path(work_dir) / FOUND, json.dumps(found, indent=1) + '\n')
+
+
+def training_options(work_dir: str | Path, trained: Sequence[str] | None) -> list[str]:
+    """Return the options by which ``tools/train.py`` trains a found network.
+
+    Args:
+        work_dir: Of the search.
+        trained: What has weights beside the backbone, such as ``'neck'``, where the network is to
+            keep those of a search that began with a trained one; else None.
+    """
+    work_dir = Path(work_dir)
+    options = [f'model.backbone.arch={work_dir / "subnet.json"}']
+    for part in () if trained is None else ('backbone', *trained):
+        start = f'model.{part}.init_cfg'
+        options += [
+            f'{start}.type={"SuperNet" if part == "backbone" else "Pretrained"}',
+            f'{start}.checkpoint={work_dir / "searched.pth"}',
+            f'{start}.prefix=architecture.{part}.',
+        ]
+    return options

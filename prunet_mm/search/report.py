@@ -16,6 +16,7 @@ from prunet_mm.search.frontier import plot_frontier, read_frontier
 from prunet_mm.search.history import FILE_NAME, read_history
 from prunet_mm.search.network_plot import plot_network
 from prunet_mm.search.plots import plot_candidates, plot_latency, plot_widths
+from prunet_mm.search.record import training_options
 from prunet_mm.search.rounding import SHARE
 from prunet_mm.search.trace import Trace
 from prunet_mm.search.verdict import verdict
@@ -169,28 +170,8 @@ def _draw(work_dir: Path, history: list[dict], spec: NetworkSpec, outcome: Outco
         plot_frontier(rows, work_dir / 'frontier.png', outcome.table_kind)
 
 
-def inherited(work_dir: str | Path, parts: Sequence[str]) -> list[str]:
-    """Return the options of ``tools/train.py`` by which a found network keeps its weights.
-
-    Args:
-        work_dir: Of the search.
-        parts: What has weights beside the backbone, such as ``'neck'``.
-    """
-    work_dir, options = Path(work_dir), []
-    for part in ('backbone', *parts):
-        start = f'model.{part}.init_cfg'
-        options += [
-            f'{start}.type={"SuperNet" if part == "backbone" else "Pretrained"}',
-            f'{start}.checkpoint={work_dir / "searched.pth"}',
-            f'{start}.prefix=architecture.{part}.',
-        ]
-    return [f'model.backbone.arch={work_dir / "subnet.json"}', *options]
-
-
 def _command(outcome: Outcome, work_dir: Path) -> str:
-    options = [f'model.backbone.arch={work_dir / "subnet.json"}']
-    if outcome.trained is not None:
-        options = inherited(work_dir, outcome.trained)
+    options = training_options(work_dir, outcome.trained)
     return shlex.join(['python', 'tools/train.py', outcome.train_config, '--cfg-options', *options])
 
 

@@ -57,7 +57,7 @@ class TrainedNetworkInit:
                 f'init_cfg.importance: found {importance!r}, expected one of '
                 f'{", ".join(IMPORTANCES)}'
             )
-        if not isinstance(imitation, int) or imitation < 0:
+        if type(imitation) is not int or imitation < 0:
             raise ConfigError(
                 f'init_cfg.imitation: found {imitation!r}, expected a number of steps, 0 for none'
             )

@@ -56,7 +56,11 @@ def test_two_scenes_are_learnt_and_found_again(load, name):
     data = step_input(compose_scenes('train', 2, 128, seed=5))
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     model.train()
-    losses = [float(model.train_step(data, wrapper)['loss']) for _ in range(80)]
+    losses = []
+    for step in range(80):
+        for group in wrapper.optimizer.param_groups if step == 50 else ():
+            group['lr'] *= 0.1  # boxes come to rest, on whatever CPU
+        losses.append(float(model.train_step(data, wrapper)['loss']))
     assert losses[-1] < 0.05 * losses[0]
 
     for norm in model.modules():  # their statistics lag behind
@@ -72,8 +76,7 @@ def test_two_scenes_are_learnt_and_found_again(load, name):
         truth, pred = sample.gt_instances, sample.pred_instances
         overlaps = bbox_overlaps(truth.bboxes.numpy(), pred.bboxes.numpy())
         best = overlaps.argmax(1)
-        assert overlaps.max(1).min() > 0.5  # where they count as found
-        assert overlaps.max(1).mean() > 0.8
+        assert (overlaps.max(1) > 0.7).all()
         assert pred.labels[best].tolist() == truth.labels.tolist()
 
 

@@ -109,6 +109,24 @@ def test_commands_work_when_pasted_also_with_spaces_in_paths(make_work_dir, page
     ]  # fmt: skip
 
 
+def test_what_a_trained_start_has_found_is_trained_from_the_weights_of_its_search(
+    make_work_dir, page
+):
+    folder = make_work_dir()
+    found = json.loads((folder / 'found.json').read_text())
+    (folder / 'found.json').write_text(json.dumps(found | dict(trained=['head'])))
+    argv = shlex.split(commands(page(folder)[0])[0])
+    assert argv[argv.index('--cfg-options') + 1 :] == [
+        f'model.backbone.arch={folder}/subnet.json',
+        'model.backbone.init_cfg.type=SuperNet',
+        f'model.backbone.init_cfg.checkpoint={folder}/searched.pth',
+        'model.backbone.init_cfg.prefix=architecture.backbone.',
+        'model.head.init_cfg.type=Pretrained',
+        f'model.head.init_cfg.checkpoint={folder}/searched.pth',
+        'model.head.init_cfg.prefix=architecture.head.',
+    ]
+
+
 def test_the_frontier_has_a_row_and_a_network_for_each_target(make_work_dir, page):
     _, text = page(make_work_dir(targets_ms=(1.0, 1.25, 1.5)))
     assert 'Asked for 1, 1.25, 1.5 ms (50% to 75% of the largest network of the space)' in text

@@ -16,6 +16,7 @@ from mmengine.runner import runner as mmengine_runner
 
 from prunet_mm import register_all_modules
 from prunet_mm.engine import cli
+from prunet_mm.models import PRUNet
 
 register_all_modules()
 
@@ -326,3 +327,19 @@ def set_costs():
                 block.latency_ms.fill_(costs_ms[name, candidate])
 
     return set_costs
+
+
+@pytest.fixture
+def lively():
+    """Build a network whose norms scale and shift, as those of a trained one do."""
+
+    def build(arch):
+        torch.manual_seed(0)
+        network = PRUNet(arch)
+        for norm in network.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.weight.data.uniform_(0.2, 2.0)
+                norm.bias.data.normal_(0, 0.5)
+        return network
+
+    return build

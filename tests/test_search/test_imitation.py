@@ -2,13 +2,13 @@
 
 import copy
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
 from prunet_mm.engine.checkpoint import load_checkpoint_file
 from prunet_mm.errors import ConfigError, SearchError
-from prunet_mm.models import PRUNet
 from prunet_mm.models.unexplained import unexplained
 from prunet_mm.search.imitation import imitate, imitators, learn, remaining
 from prunet_mm.search.rules import choices
@@ -16,25 +16,8 @@ from prunet_mm.search.trace import Trace
 from prunet_mm.supernet import Prunode
 from prunet_mm.supernet.paths import at_widths
 
-
-def layer(inputs, outputs, stage, op='irb', **fields):
-    common = dict(op=op, kernel=3, stride=1, act='relu', stage=stage)
-    return dict(common, in_channels=inputs, out_channels=outputs, **fields)
-
-
-ARCH = dict(
-    name='trained',
-    resolution=8,
-    in_channels=1,
-    stem=[layer(1, 8, 0, op='conv')],
-    layers=[
-        layer(8, 8, 1, stride=2, hidden=24),
-        layer(8, 8, 1, hidden=24, se=4),
-        layer(8, 16, 2, stride=2, hidden=32, kernel=5),
-        layer(16, 16, 2, hidden=32),
-    ],
-    tail=dict(num_classes=10),
-)
+# 8 px, two stages of two inverted residuals
+ARCH = str(Path(__file__).parents[1] / 'data/trained_network.json')
 SPACE = dict(type='around', arch=ARCH, granularity=8, fused=True)
 FOREIGN = {
     ('stage1.layer1', 'fused_irb_k3'),
@@ -50,13 +33,8 @@ FOREIGN = {
 
 
 @pytest.fixture
-def options(tmp_path):
-    torch.manual_seed(0)
-    network = PRUNet(ARCH)
-    for norm in network.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
-            norm.weight.data.uniform_(0.2, 2.0)
-            norm.bias.data.normal_(0, 0.5)
+def options(lively, tmp_path):
+    network = lively(ARCH)
     with torch.no_grad():  # statistics of digits, which a trained network has
         network.train()
         for _ in range(30):
