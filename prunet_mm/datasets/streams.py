@@ -219,6 +219,14 @@ def _generators_restored() -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
+@contextlib.contextmanager
+def same_draws(*key: Any) -> Iterator[None]:
+    """Whatever is drawn at random inside depends on the key only, and nothing outside on it."""
+    with _generators_restored():
+        _seed_generators(*key)
+        yield
+
+
 def _seed_generators(*key: Any) -> None:
     python, numpy, pytorch, _ = _digest(*key).tolist()
     random.seed(python)

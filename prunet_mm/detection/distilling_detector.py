@@ -72,8 +72,7 @@ class _TaughtMaps(Taught):
             losses = super().loss(batch_inputs, batch_data_samples)
         finally:
             handle.remove()
-        with torch.no_grad():
-            wanted = self.teacher(batch_inputs)
+        wanted = self.taught(batch_inputs)
         (found,) = seen
         shapes = [[tuple(one.shape[1:]) for one in maps] for maps in (wanted, found)]
         if shapes[0] != shapes[1]:

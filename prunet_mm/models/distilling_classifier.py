@@ -6,7 +6,6 @@ is first looked up there.
 
 from __future__ import annotations
 
-import torch
 from mmpretrain.models import ImageClassifier, TimmClassifier
 from mmpretrain.models.classifiers.base import BaseClassifier
 from mmpretrain.registry import MODELS
@@ -90,16 +89,15 @@ class DistillingClassifier(Taught, ImageClassifier):
         feats = self.extract_feat(inputs)
         losses = self.head.loss(feats, data_samples)
         losses['loss_cls'] = losses.pop('loss')  # mmengine logs the sum of all under 'loss'
-        distill = F.cross_entropy(self.head(feats), self._soft_labels(inputs))
+        distill = F.cross_entropy(self.head(feats), self.taught(inputs))
         return losses | dict(loss_distill=self.distill_weight * distill)
 
-    @torch.no_grad()
-    def _soft_labels(self, inputs: Tensor) -> Tensor:
-        """The teacher's probabilities (N, classes)."""
+    def ask(self, images: Tensor) -> Tensor:
+        """Returns the teacher's probabilities (N, classes)."""
         if self.teacher_size is not None:
             size = (self.teacher_size, self.teacher_size)
-            inputs = F.interpolate(inputs, size, mode='bicubic', align_corners=False)
-        return self.teacher(inputs).softmax(1)
+            images = F.interpolate(images, size, mode='bicubic', align_corners=False)
+        return self.teacher(images).softmax(1)
 
 
 def _make_teacher(config: dict) -> BaseClassifier:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Taught:
@@ -33,6 +34,19 @@ class Taught:
             self._unregistered.module = teacher.to(next(self.parameters()))
         return self._unregistered.module
 
+    def ask(self, images: Tensor) -> Any:
+        """Returns what the teacher makes of images (N, C, H, W)."""
+        return self.teacher(images)
+
+    @torch.no_grad()
+    def taught(self, images: Tensor) -> Any:
+        """As `ask`, but once for the same images, on which a search compares networks."""
+        kept = self._unregistered
+        if kept.images is not images:
+            kept.told = self.ask(images)
+            kept.images = images
+        return kept.told
+
     def init_weights(self) -> None:
         """Initialises the student; what is wrong with the teacher shows here, before training."""
         super().init_weights()
@@ -49,6 +63,8 @@ class _Unregistered:
     """Holds a module where `nn.Module` does not look for submodules; copies share it."""
 
     module: nn.Module | None = None
+    images: Tensor | None = None  # that it saw last
+    told: Any = None  # what it made of them
 
     def __deepcopy__(self, memo: dict) -> _Unregistered:
         return self

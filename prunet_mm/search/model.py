@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce_dict, all_reduce_params, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
@@ -16,6 +15,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from prunet_mm.datasets.streams import same_draws
 from prunet_mm.errors import ConfigError, SearchError
 from prunet_mm.latency import LatencyTable
 from prunet_mm.models.recompute import frozen_statistics, without_dropout
@@ -23,6 +23,7 @@ from prunet_mm.registry import register_model
 from prunet_mm.search.budget import Budget
 from prunet_mm.search.choosing import chances_at, exact_paths, price_for, values_of
 from prunet_mm.search.gradients import average_gradients
+from prunet_mm.search.images import channels_last, halved, preprocess
 from prunet_mm.search.latency_settings import doubt, require_settings, size_warning
 from prunet_mm.search.objective import OBJECTIVES
 from prunet_mm.search.ramp import BudgetRamp
@@ -165,10 +166,10 @@ class ArchitectureSearch(BaseModel):
         """
 
         def judge(batch) -> Judged:
-            judged = []
+            seen, judged = self.prepare(batch, small), []
             for path, widths in networks:
                 with self.supernet.on(path), at_widths(widths):
-                    judged.append(self.losses(batch, small))
+                    judged.append(self.losses_on(*seen))
             return torch.stack([task for task, _ in judged]).mean(), judged[0][1]
 
         used = {}
@@ -281,7 +282,7 @@ class ArchitectureSearch(BaseModel):
         for layer in layers:
             layer.deterministic = True
         with frozen_statistics(self), without_dropout(self), self.supernet.on(path):
-            losses = torch.stack([self.losses(batch)[0].double() for batch in batches])
+            losses = torch.stack([self._loss_again(*one).double() for one in enumerate(batches)])
         for layer in layers:
             layer.deterministic = False
         if is_distributed():
@@ -298,21 +299,29 @@ class ArchitectureSearch(BaseModel):
 
     test_step = val_step
 
-    def losses(self, batch, small: bool = False) -> Judged:
+    def losses(self, batch) -> Judged:
         """Return the task loss of a batch (0-d), and its terms by name."""
-        data = self.data_preprocessor(batch, True)
-        inputs = data['inputs']
-        self._look_at(inputs)
-        if small:
-            if any('gt_instances' in sample for sample in data.get('data_samples') or ()):
-                raise ConfigError(
-                    'train_cfg.small_images is for classifiers: found boxes, which would have to '
-                    'shrink with the images. Set it to 0.'
-                )
-            inputs = F.avg_pool2d(inputs, 2)
-        if torch.is_tensor(inputs) and inputs.dim() == 4:  # what convolutions are fastest on
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return self.parse_losses(self(inputs, data.get('data_samples'), mode='loss'))
+        return self.losses_on(*self.prepare(batch))
+
+    def prepare(self, batch, small: bool = False) -> tuple:
+        """Return images, as networks get them, and targets of a batch.
+
+        Networks are compared on the same ones: a data preprocessor may draw at random what it does
+        to a batch (Mixup, another size).
+        """
+        images, samples = preprocess(self.data_preprocessor, batch)
+        self._look_at(images)
+        return channels_last(halved(images, samples) if small else images), samples
+
+    def losses_on(self, images, samples: list | None) -> Judged:
+        """Return the task loss on what :meth:`prepare` returns (0-d), and its terms by name."""
+        return self.parse_losses(self(images, samples, mode='loss'))
+
+    def _loss_again(self, number: int, batch) -> Tensor:
+        """The task loss of a batch, prepared as it was the last time."""
+        with same_draws('prepared', number):
+            seen = self.prepare(batch)
+        return self.losses_on(*seen)[0]
 
     def _look_at(self, images) -> None:
         """Warn, once, of images whose latency is not what the table says."""
@@ -326,11 +335,11 @@ class ArchitectureSearch(BaseModel):
 
     def _judge(self, batch, paths: Sequence[Path]) -> Judged:
         """The mean loss of some paths on a batch; each one's teaches the scores."""
-        judged = []
+        seen, judged = self.prepare(batch), []
         with torch.set_grad_enabled(bool(self.supernet.searched_parameters())):
             for path in paths:
                 with self.supernet.on(path):
-                    judged.append(self.losses(batch))
+                    judged.append(self.losses_on(*seen))
         tasks = torch.stack([task for task, _ in judged])
         told = tasks.detach().clone()
         if is_distributed():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from PIL import Image
 
@@ -179,7 +180,33 @@ def test_a_trained_backbone_teaches_the_search(make_detector_search, root, start
     whole = model.task_loss(batches)
     model.architecture.distill_weight = 0.0
     assert model.task_loss(batches) < whole  # so choices are judged by it, too
+    asked = []
+    model.architecture.teacher.register_forward_hook(lambda *_: asked.append(1))
+    paths = [model.supernet.draw_path(random.Random(i), 1.0) for i in range(3)]
+    wrapper = runner.optim_wrapper['architecture']
+    model.architecture_step(iter(data.probe('architecture', 1, step=1)), wrapper, paths)
+    assert len(asked) == 1  # for all paths together
     assert not any('teacher' in name for name in model.state_dict())
+
+
+def test_boxes_stay_where_they_are_when_images_change_their_size(make_detector_search, started):
+    runner = started(make_detector_search())
+    model, (batch,) = runner.model, runner.train_loop.dataloader.probe('weights', 1)
+    resize = MODELS.build(dict(type='BatchSyncRandomResize', random_size_range=(128, 128)))
+    resize._input_size = (128, 128)  # as after its first interval
+    model.data_preprocessor.batch_augments = torch.nn.ModuleList([resize])
+    MessageHub.get_current_instance().update_info('iter', 0)
+
+    def boxes(samples):
+        found = [sample.gt_instances.bboxes for sample in samples]
+        return torch.cat([getattr(one, 'tensor', one) for one in found])
+
+    before = boxes(batch['data_samples']).clone()
+    for _ in range(2):
+        images, samples = model.prepare(batch)
+        assert images.shape[-2:] == (128, 128)
+        torch.testing.assert_close(boxes(samples), 2 * before)
+    assert torch.equal(boxes(batch['data_samples']), before)
 
 
 def test_small_images_are_refused_where_there_are_boxes(make_detector_search, started):

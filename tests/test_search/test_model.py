@@ -186,13 +186,15 @@ def test_an_architecture_step_judges_all_paths_on_one_batch(begun, monkeypatch):
             drawn.append(batch)
             yield batch
 
-    losses = model.losses
-    monkeypatch.setattr(model, 'losses', lambda batch: judged.append(batch) or losses(batch))
+    losses = model.losses_on
+    monkeypatch.setattr(
+        model, 'losses_on', lambda images, samples: judged.append(images) or losses(images, samples)
+    )
     monkeypatch.setattr(model.scores, 'observe', lambda *args: seen.append(args))
     paths = [model.supernet.draw_path(random.Random(i), 1.0) for i in range(5)]
     log = model.architecture_step(batches(), runner.optim_wrapper['architecture'], paths)
     assert len(drawn) == 1
-    assert len(judged) == 5 and all(batch is drawn[0] for batch in judged)
+    assert len(judged) == 5 and all(images is judged[0] for images in judged)
     ((told, values),) = seen
     assert told == paths
     assert float(log['loss']) == pytest.approx(float(values.mean()), rel=1e-5)
@@ -238,6 +240,35 @@ def test_nothing_drops_in_a_test_and_everything_drops_again_after_it(begun):
     assert seen == [False, False]
     assert dropout.training
     assert float(model.losses(batches[0])[0]) != first
+
+
+def test_networks_are_compared_on_what_was_drawn_once(begun):
+    runner = begun({})
+    model, seen = runner.model, []
+    model.data_preprocessor.to_onehot = True  # as with Mixup
+    model.data_preprocessor.batch_augments = lambda images, targets: (
+        images * torch.rand(()),
+        targets.float(),
+    )
+    forward = model.architecture.loss
+    model.architecture.loss = lambda images, samples: (
+        seen.append(float(images.std())) or forward(images, samples)
+    )
+    architecture_step(runner)
+    assert len(seen) == 4
+    assert len(set(seen)) == 1
+    networks = model.supernet.deal(random.Random(0), 3)
+    batches = runner.train_loop.dataloader.probe('weights', 2)
+    model.warm_up_step(iter(batches), runner.optim_wrapper['weights'], networks)
+    assert len(seen) == 7
+    assert seen[4] != seen[3]
+    assert len(set(seen[4:])) == 1
+    state = torch.get_rng_state()
+    first, again = (model.task_losses(batches).tolist() for _ in range(2))
+    assert first == again
+    assert len(set(seen[7:9])) == 2
+    assert seen[7:9] == seen[9:]
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_nothing_is_decided_before_the_budget_counts_nor_while_lambda_is_away(
