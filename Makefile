@@ -73,7 +73,7 @@ pictures: demo detect
 	$(PY) benchmarks/pictures.py work_dirs/demo work_dirs/frontier work_dirs/detect/pictures
 
 test: $(VENV)/.test-installed
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(PY) -m ruff check .
