@@ -221,7 +221,7 @@ def _generators_restored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_draws(*key: Any) -> Iterator[None]:
-    """Whatever is drawn at random inside depends on the key only, and nothing outside on it."""
+    """What is drawn on the CPU inside depends on the key only, and nothing outside on it."""
     with _generators_restored():
         _seed_generators(*key)
         yield

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mmengine.dist import all_reduce_params, is_distributed
 
+from prunet_mm.datasets.streams import same_draws
 from prunet_mm.errors import SearchError
 from prunet_mm.models.statistics import recalibrate
 from prunet_mm.search.choosing import (
@@ -130,7 +131,8 @@ def _scored(model: ArchitectureSearch, path: Mapping[str, str]) -> float:
 
 def measure_norms(model: ArchitectureSearch, images: Sequence) -> None:
     """Let the norms hold the statistics of what the SuperNet is at present."""
-    recalibrate(model, images, model.losses)
+    with same_draws('norms'):  # for each that is compared
+        recalibrate(model, images, model.losses)
     if is_distributed():  # each rank has seen images of its own
         all_reduce_params([b for b in model.buffers() if b.is_floating_point()], op='mean')
 

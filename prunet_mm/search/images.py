@@ -18,8 +18,8 @@ def preprocess(preprocessor: nn.Module, batch: dict) -> tuple:
         preprocessor: Of an mmengine model.
         batch: As collated; it stays as it is.
     """
-    if getattr(preprocessor, 'batch_augments', None):  # mmdet's move boxes where they lie
-        batch = dict(batch, data_samples=copy.deepcopy(batch.get('data_samples')))
+    if getattr(preprocessor, 'batch_augments', None):  # they change boxes and pixels in place
+        batch = copy.deepcopy(batch)
     data = preprocessor(batch, True)
     return data['inputs'], data.get('data_samples')
 

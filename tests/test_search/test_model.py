@@ -7,6 +7,7 @@ from mmengine.config import ConfigDict
 from mmpretrain.registry import MODELS
 
 from prunet_mm.errors import ConfigError, LatencyTableError, SearchError
+from prunet_mm.search.finalists import measure_norms
 
 BLENDS = {'model.architecture.backbone.sampling': 'softmax'}
 ALL_OPEN = {
@@ -268,6 +269,10 @@ def test_networks_are_compared_on_what_was_drawn_once(begun):
     assert first == again
     assert len(set(seen[7:9])) == 2
     assert seen[7:9] == seen[9:]
+    measure_norms(model, batches)
+    measure_norms(model, batches)
+    assert len(set(seen[11:13])) == 2
+    assert seen[11:13] == seen[13:]
     assert torch.equal(torch.get_rng_state(), state)
 
 
