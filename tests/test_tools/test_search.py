@@ -70,10 +70,11 @@ def test_digits_search_killed_interrupted_and_finished(
 ):
     space, latencies = digits
     work_dir = tmp_path / 'work'
-    # Whatever a CPU's roundings lead to, lambda is steady, and some candidate below the threshold.
+    # Whatever a CPU's roundings lead to, lambda is steady, E[lat] is drawn to the budget, and some
+    # candidate is below the threshold.
     short = [
         *short,
-        'model.objective={"type":"AugmentedLagrangian","rate":0.01}',
+        'model.objective={"type":"AugmentedLagrangian","rate":0.01,"mu":100.0}',
         'custom_hooks.4.threshold={"start":0.3,"end":0.3}',
     ]
     options = ['--cfg-options', table, *short, 'train_dataloader.num_workers=1']
