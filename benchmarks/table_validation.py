@@ -30,7 +30,6 @@ FOLDER = Path('work_dirs/table_validation')
 DIGITS, SLICE = 'configs/search/prunet_digits.py', 'benchmarks/configs/v100_64px.py'
 ROWS = {
     'digits': [DIGITS],
-    'digits_full': [DIGITS, '--full'],
     'digits_channels-last': [DIGITS, '--backend', 'channels-last'],
     'digits_torchscript': [DIGITS, '--backend', 'torchscript'],
     # Exporting a block takes a second, which counts.

@@ -38,12 +38,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', help='the file to write; by default `latency.table` of the config')
     parser.add_argument(
-        '--full',
-        action='store_true',
-        help='measure every hidden width; by default four of five are measured, the smallest and '
-        'the largest among them, and the others are interpolated',
-    )
-    parser.add_argument(
         '--validate',
         type=at_least(0),
         default=30,
@@ -75,12 +69,10 @@ def main() -> None:
 
     # Only now, since they import torch.
     from prunet_mm.latency.build import Plan, build_table
-    from prunet_mm.latency.chains import MOST
     from prunet_mm.latency.validate import plot_validation
     from prunet_mm.timing.engine import Protocol
 
-    widths = 1.0 if args.full else MOST
-    plan = Plan(space, settings, widths, args.validate, **wanted(latency))
+    plan = Plan(space, settings, args.validate, **wanted(latency))
     journal = Path(f'{path}.journal')
     print(header([settings]), flush=True)
     if journal.exists() and not args.fresh:

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
-from prunet_mm.latency.chains import MOST, anchor_block, blocks, places, random_chains
+from prunet_mm.latency.chains import anchor_block, blocks, places, random_chains
 from prunet_mm.latency.pool import Pool
 from prunet_mm.latency.table import Entry, LatencyTable, readable
 from prunet_mm.latency.validate import validated
@@ -47,8 +47,6 @@ class Plan:
     Attributes:
         space: The search space.
         settings: What blocks are run by, and where.
-        widths: The part of each candidate's hidden widths that is measured, spread evenly from the
-            smallest to the largest, which always are; 1 for all.
         validate: Random networks of the space that are timed as a whole, between the others: on
             one half overhead and scale are fitted, on the other the prediction is tested. 0
             for neither.
@@ -61,7 +59,6 @@ class Plan:
 
     space: SearchSpace
     settings: Settings = field(default_factory=partial(Settings, batch=64))
-    widths: float = MOST
     validate: int = 30
     seed: int = 0
     budgets: tuple[float, ...] = ()
@@ -70,7 +67,7 @@ class Plan:
     def head(self) -> dict[str, Any]:
         """The plan, and what else decides what a latency is, as JSON."""
         here = dict(device_name=device_name(self.settings.device), software=self.software())
-        own = {name: getattr(self, name) for name in ('widths', 'validate', 'seed', 'ratios')}
+        own = {name: getattr(self, name) for name in ('validate', 'seed', 'ratios')}
         own |= dict(budgets=list(self.budgets))
         return asdict(self.settings) | own | here | dict(space=self.space.to_dict())
 
@@ -109,12 +106,12 @@ class Plan:
     def chains(self, round_number: int) -> list[list[BlockKey]]:
         """The networks whose blocks are timed in a round: between them they have every block."""
         rng = random.Random(f'{self.seed}, chains of round {round_number}')
-        return list(random_chains(places(self.space, self.widths), rng))
+        return list(random_chains(places(self.space), rng))
 
     @cached_property
     def blocks(self) -> list[BlockKey]:
         """The blocks that are measured; the first one takes images."""
-        return blocks(places(self.space, self.widths))
+        return blocks(places(self.space))
 
 
 def build_table(

@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 
-import numpy as np
-
 from prunet_mm.spec import BlockKey, SearchSpace
-
-MOST = 0.8
 
 Place = tuple[BlockKey, ...]
 
 
-def places(space: SearchSpace, part: float = MOST) -> list[list[Place]]:
-    """The blocks to measure, by stage and layer; stem and tail are stages of their own.
-
-    Args:
-        space: What to measure.
-        part: See `spread`.
-    """
+def places(space: SearchSpace) -> list[list[Place]]:
+    """The blocks of a space, by stage and layer; stem and tail are stages of their own."""
     fixed = space.largest().block_keys()
     stages: list[list[Place]] = [[] for _ in space.stages]
     for position in space.positions():
         layers = (
             position.layer(candidate, hidden)
             for candidate in position.candidates
-            for hidden in spread(candidate.widths, part) or (0,)
+            for hidden in candidate.widths or (0,)
         )
         keys = tuple(layer.block_key(position.height, position.width) for layer in layers)
         stages[position.stage - 1].append(keys)
     stem = [[(key,)] for key in fixed[: len(space.stem_layers)]]
     return [*stem, *stages, [(fixed[-1],)]] if space.tail else [*stem, *stages]
-
-
-def spread(widths: tuple[int, ...], part: float) -> tuple[int, ...]:
-    """About this part of the widths, evenly spread, the first and the last always among them."""
-    count = min(len(widths), max(2, math.ceil(part * len(widths))))
-    return tuple(widths[int(index)] for index in np.linspace(0, len(widths) - 1, count))
 
 
 def blocks(stages: list[list[Place]]) -> list[BlockKey]:

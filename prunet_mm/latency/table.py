@@ -38,6 +38,7 @@ SCHEMA_VERSION = 1
 # A latency means nothing without these.
 SHARED = ('kind', 'device', 'backend', 'dtype', 'batch', 'threads')
 TABLES = Path(__file__).with_name('tables')
+MEDIAN_ERROR = 0.93  # of n normal samples: standard error of the median * sqrt(n) / iqr
 COMMAND = 'python tools/build_latency_table.py CONFIG --out {path}'
 
 Spread = Annotated[
@@ -88,10 +89,11 @@ class Entry(Spec):
 class LatencyTable(Spec):
     """Latencies of blocks on one device, and where they are from.
 
-    The entries are raw medians. What is asked of the table is a view of them that never falls with
-    the hidden width (isotonic regression) and is linear between measured widths, so that a search
-    is not drawn to entries that are low by luck. Nothing is extrapolated. A network is predicted to
-    take ``network_overhead_ms`` and ``network_scale`` times the sum of its blocks.
+    The entries are raw medians. What is asked of the table is a view of them: each is drawn towards
+    a curve that never falls with the hidden width (isotonic regression), as far as noise explains
+    where they part (`trust`). So a search may use a width that suits the hardware, but is not drawn
+    to what is low by luck. It is linear between measured widths; nothing is extrapolated. A network
+    is predicted to take ``network_overhead_ms`` and ``network_scale`` times the sum of its blocks.
 
     Attributes:
         kind: 'measured', or 'estimated' by a model of the device.
@@ -228,23 +230,49 @@ class LatencyTable(Spec):
     def digest(self) -> str:
         """Short SHA-256 of all that a prediction depends on, which tells tables apart."""
         rows = [getattr(self, name) for name in (*SHARED, 'network_overhead_ms', 'network_scale')]
+        rows += [round(self.trust, 9)] * (self.trust < 1)
         rows += sorted(([*_row(entry.key), entry.latency_ms] for entry in self.entries), key=str)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
     @cached_property
-    def curves(self) -> dict[BlockKey, tuple[np.ndarray, np.ndarray]]:
-        """Hidden widths, ascending, and their isotonic latencies in ms, by `_curve_key`."""
+    def _measured(self) -> dict[BlockKey, tuple[np.ndarray, ...]]:
+        """By `_curve_key`, widths ascending: these, entries, these made to rise, errors; in ms."""
         from scipy.optimize import isotonic_regression  # not above, since it takes a while
 
-        groups: dict[BlockKey, list[tuple[int, float]]] = {}
+        groups: dict[BlockKey, list[Entry]] = {}
         for entry in self.entries:
-            groups.setdefault(_curve_key(entry.key), []).append((entry.hidden, entry.latency_ms))
-        curves = {}
-        for key, points in groups.items():
-            widths, latencies_ms = zip(*sorted(points), strict=True)
-            rising_ms = isotonic_regression(latencies_ms).x if len(widths) > 1 else latencies_ms
-            curves[key] = np.array(widths), np.array(rising_ms)
-        return curves
+            groups.setdefault(_curve_key(entry.key), []).append(entry)
+        found = {}
+        for key, group in groups.items():
+            group.sort(key=lambda entry: entry.hidden)
+            entries_ms = np.array([entry.latency_ms for entry in group])
+            rising_ms = isotonic_regression(entries_ms).x if len(group) > 1 else entries_ms
+            errors_ms = [MEDIAN_ERROR * one.iqr_ms / max(one.samples, 1) ** 0.5 for one in group]
+            widths = np.array([entry.hidden for entry in group])
+            found[key] = widths, entries_ms, rising_ms, np.array(errors_ms)
+        return found
+
+    @cached_property
+    def trust(self) -> float:
+        """How far entries are believed where they part from a curve that rises, from 0 to 1.
+
+        1, less the share of that variance that is the noise of those entries (shrinkage, after
+        James and Stein). Noise is known from spread and number of samples; an estimate has none.
+        """
+        variance = noise = 0.0
+        for _, entries_ms, rising_ms, errors_ms in self._measured.values():
+            parted = np.abs(entries_ms - rising_ms) > 1e-9 * rising_ms
+            variance += float(((entries_ms / rising_ms - 1)[parted] ** 2).sum())
+            noise += float(((errors_ms / rising_ms)[parted] ** 2).sum())
+        return max(0.0, 1 - noise / variance) if variance else 1.0
+
+    @cached_property
+    def curves(self) -> dict[BlockKey, tuple[np.ndarray, np.ndarray]]:
+        """Hidden widths, ascending, and the latencies in ms that are asked for, by `_curve_key`."""
+        return {
+            key: (widths, rising_ms + self.trust * (entries_ms - rising_ms))
+            for key, (widths, entries_ms, rising_ms, _) in self._measured.items()
+        }
 
     def __contains__(self, key: BlockKey) -> bool:
         """Whether a block was measured, or lies between two measured hidden widths."""

@@ -33,7 +33,7 @@ def irb() -> BlockKey:
 def make_table(irb):
     """A table of one irb at three hidden widths and one conv; fields can be replaced."""
 
-    def make(entries=None, **fields) -> LatencyTable:
+    def make(entries=None, iqr_ms=0.0, **fields) -> LatencyTable:
         entries = entries or {
             irb._replace(op='conv', hidden=0): 0.5,
             **{irb._replace(hidden=w): ms for w, ms in zip(WIDTHS, LATENCIES_MS, strict=True)},
@@ -50,7 +50,7 @@ def make_table(irb):
             protocol=dict(rounds=3),
         )
         rows = [
-            Entry(**key._asdict(), latency_ms=ms, iqr_ms=0.1, samples=12)
+            Entry(**key._asdict(), latency_ms=ms, iqr_ms=iqr_ms, samples=12)
             for key, ms in entries.items()
         ]
         return LatencyTable(**(head | dict(entries=rows) | fields))

@@ -72,7 +72,7 @@ def test_settings_of_the_command_line_replace_the_configs(tool, config, tmp_path
     latency = dict(table=str(tmp_path / 'table.json'), batch=2, max_seconds=0.1)
     code, _, err = tool(
         config(space=SPACE, model=dict(latency=latency | dict(backend='torchscript'))),
-        *('--batch', 3, '--full', '--validate', 0),
+        *('--batch', 3, '--validate', 0),
     )
     assert code == 0, err
     table = LatencyTable.load(tmp_path / 'table.json')
