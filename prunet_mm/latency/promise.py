@@ -2,28 +2,32 @@
 
 A latency now is not one of the table's day: clocks differ, and a lone network finds more of itself
 in the caches than it did among the many of a table. So it takes turns with *references*: networks
-whose latency at the table's state is known, since they were timed as a whole beside its blocks. Of
-each reference follows what the network would have taken then,
+whose latency at the table's state is known, since they were timed as a whole beside its blocks. In
+each round they tell how slow the machine is, and so what the network would have taken then,
 
-    latency at the table's state = (network now / reference now, round by round) * reference then
+    latency at the table's state = network now / median of (reference now / reference then),
 
-of which the median is taken; how far they disagree tells how well it is known.
+of which the median over the rounds is taken, with its interval: what the network itself does from
+round to round is in it. Drift within a round is divided out, by the anchor.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from prunet_mm.latency.chains import anchor_block
 from prunet_mm.latency.table import LatencyTable
 from prunet_mm.spec import NetworkSpec, SearchSpace
-from prunet_mm.timing.samples import Measurement, Timing, median_interval
+from prunet_mm.timing.journal import Visit
+from prunet_mm.timing.samples import Measurement, Timing, median_interval, without_drift
 
 REFERENCES = 15  # beside the slowest network of the space; with fewer they disagree too widely
+KNOWN = 0.01  # half of an interval, as a share of the latency, with which that is known well
 CLOSE = 0.02  # share by which a measurement may be off the prediction before that is acted upon
 
 
@@ -51,7 +55,7 @@ class Promise:
         measured_ms: Median now.
         iqr_ms: Distance between the quartiles of the samples.
         samples: How many there are.
-        state: How slow the machine is, relative to the table's day: median of the references.
+        state: How slow the machine is, relative to the table's day, by the references.
         state_interval: The interval that has it in it, in 95 of 100 cases.
         at_table_state_ms: The network's latency at the table's state, which a budget is of.
         interval_ms: The interval that has that in it.
@@ -127,37 +131,48 @@ def references(table: LatencyTable, space: SearchSpace, near_ms: float) -> list[
 
 
 def judge(
-    found: Measurement,
+    now: Measurement,
+    steady: Measurement,
     predicted_ms: Sequence[float],
     known: Sequence[Reference],
 ) -> list[Promise]:
     """What samples say of networks.
 
     Args:
-        found: Labels count the networks first, then the references.
+        now: Labels count the networks first, then the references.
+        steady: The same samples, without drift.
         predicted_ms: Of each network.
         known: The references.
     """
     # What the table only predicts counts where it was all there is.
     counted = [n for n, one in enumerate(known) if one.measured] or range(len(known))
-    labels = {len(predicted_ms) + n: known[n].then_ms for n in counted}
-    states = [found.timing(label).latency_ms / then_ms for label, then_ms in labels.items()]
-    promises = []
+    then_ms = {len(predicted_ms) + n: known[n].then_ms for n in counted}
+    state_interval = median_interval(list(_states(now, then_ms).values()))
+    states, promises = _states(steady, then_ms), []
     for index, expected_ms in enumerate(predicted_ms):
-        then_ms = [found.ratio(index, label)[0] * ms for label, ms in labels.items()]
-        at_table_state_ms, timing = statistics.median(then_ms), found.timing(index)
+        medians_ms, timing = steady.medians_ms(index), now.timing(index)
+        at_table_state_ms = [medians_ms[n] / states[n] for n in medians_ms.keys() & states]
         promises.append(
             Promise(
                 expected_ms,
                 *timing,
-                timing.latency_ms / at_table_state_ms,
-                median_interval(states),
-                at_table_state_ms,
-                median_interval(then_ms),
-                found.waited(index),
+                timing.latency_ms / statistics.median(at_table_state_ms),
+                state_interval,
+                statistics.median(at_table_state_ms),
+                median_interval(at_table_state_ms),
+                now.waited(index),
             )
         )
     return promises
+
+
+def _states(found: Measurement, then_ms: Mapping[int, float]) -> dict[int, float]:
+    """How slow the machine was in each round, relative to when the references took ``then_ms``."""
+    rounds = defaultdict(list)
+    for label, ms in then_ms.items():
+        for number, now_ms in found.medians_ms(label).items():
+            rounds[number].append(now_ms / ms)
+    return {number: statistics.median(ratios) for number, ratios in rounds.items()}
 
 
 def keep(
@@ -194,16 +209,26 @@ def keep(
         images = pool.inputs(specs[0].block_keys()[0])
         networks = [*specs, *(one.spec for one in known)]
         stops = [pool.network(label, spec, images) for label, spec in enumerate(networks)]
+        predictions_ms = [predicted_ms, *map(table.predict_ms, specs[1:])]
+
+        def judged(visits: Sequence[Visit]) -> list[Promise]:
+            return judge(Measurement(visits), without_drift(visits), predictions_ms, known)
+
+        def enough(visits: Sequence[Visit]) -> bool:
+            ours = judged(visits)[0]
+            low, high = ours.interval_ms
+            return high - low <= 2 * KNOWN * ours.at_table_state_ms
+
         # The anchor is what stood between the passes on the table's day, too.
-        visits = measure(
-            lambda number: stops,
-            Protocol(min_rounds=8, precision=0.004, max_seconds=max_seconds),
-            stopwatch_for(settings),
-            anchor=lambda: pool.target([anchor_block(space)]),
-            enough=lambda visits: Measurement(visits).uncertainty_of(0) <= 0.004,
+        return judged(
+            measure(
+                lambda number: stops,
+                Protocol(min_rounds=8, max_seconds=max_seconds),
+                stopwatch_for(settings),
+                anchor=lambda: pool.target([anchor_block(space)]),
+                enough=enough,
+            )
         )
-    others_ms = [table.predict_ms(spec) for spec in specs[1:]]
-    return judge(Measurement(visits), [predicted_ms, *others_ms], known)
 
 
 def _ends(interval: tuple[float, float]) -> str:
