@@ -139,9 +139,9 @@ def uniform(
                 else min(found, key=lambda one: abs(one.width - step / STEPS * found[-1].width))
                 for name, found in own.items()
             }
-            if latency_ms(model, network) > budget_ms * (1 + 1e-12):
-                break
-            best = step, network
+            # Not the end if it does not fit: a larger share may suit the hardware.
+            if latency_ms(model, network) <= budget_ms * (1 + 1e-12):
+                best = step, network
         if best[0] >= LEAST * STEPS:
             break
     if best[1] is None:

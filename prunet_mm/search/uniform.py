@@ -54,9 +54,9 @@ def _scaled(space, table, budget_ms: float, blocks: Sequence, name: str) -> Netw
             ],
             name,
         )  # fmt: skip
-        if table.predict_ms(spec) > budget_ms * (1 + 1e-12):
-            continue  # not the end: a wider one may suit the hardware
-        best = spec
+        # Not the end if it does not fit: a larger share may suit the hardware.
+        if table.predict_ms(spec) <= budget_ms * (1 + 1e-12):
+            best = spec
     return best if best and table.predict_ms(best) >= SHARE * budget_ms else None
 
 

@@ -132,6 +132,18 @@ def test_every_rule_keeps_the_budget_and_uses_it(trained, batches, name):
         assert [one.option for one in network.values()] == ['irb_k3', 'irb_k3', 'irb_k5', 'irb_k3']
 
 
+def test_uniform_takes_a_larger_share_that_fits_although_a_smaller_one_does_not(trained, batches):
+    model = trained.model
+    own = {name: found[0].option for name, found in choices(model).items()}
+    blocks = [model.supernet.layers()[name].candidates[option] for name, option in own.items()]
+    widest = {name: block.widths[-1] for name, block in zip(own, blocks, strict=True)}
+    for block in blocks:
+        block.latency_ms[-2] *= 100  # a width that suits the hardware badly
+    budget_ms = model.supernet.fixed_ms + sum(float(block.latency_ms[-1]) for block in blocks)
+    network = RULES['uniform'](model, budget_ms, batches, random.Random(0))
+    assert {name: one.width for name, one in network.items()} == widest
+
+
 def test_the_taylor_knapsack_is_exact(trained, batches):
     model = trained.model
     budget_ms = model.budget.budget_ms
