@@ -10,6 +10,7 @@ interrupted or killed goes on where it was when the same command is given again.
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from prunet_mm.engine.cli import load_config, require_output, run
@@ -68,9 +69,8 @@ def main() -> None:
     settings.require()
 
     # Only now, since they import torch.
-    from prunet_mm.latency.build import Plan, build_table
+    from prunet_mm.latency.build import PROTOCOL, Plan, build_table
     from prunet_mm.latency.validate import plot_validation
-    from prunet_mm.timing.engine import Protocol
 
     plan = Plan(space, settings, args.validate, **wanted(latency))
     journal = Path(f'{path}.journal')
@@ -79,7 +79,7 @@ def main() -> None:
         print(f'going on  with what an interrupted run has measured: {journal}', flush=True)
     with progress_bar(f'measuring the blocks of {space.name}') as progress:
         try:
-            table = build_table(plan, Protocol(**protocol), journal, args.fresh, progress)
+            table = build_table(plan, replace(PROTOCOL, **protocol), journal, args.fresh, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f'interrupted: {path} was not written; what was measured is in {journal}, and the '

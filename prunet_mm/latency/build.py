@@ -33,7 +33,8 @@ from prunet_mm.timing.journal import Journal, Visit
 from prunet_mm.timing.memory import explained
 from prunet_mm.timing.samples import Measurement, drifts, without_drift
 
-PROTOCOL = Protocol()
+# Passes of a visit have the moment in common: fewer of them, in more rounds, say more.
+PROTOCOL = Protocol(passes=2)
 FIRST = 2  # rounds of blocks alone, after which is known which networks are near a budget
 DRAWN = 20  # random networks for each that is timed
 FEWEST = 20  # networks, half of which are a test, to stop by it

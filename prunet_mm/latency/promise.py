@@ -17,7 +17,7 @@ import random
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prunet_mm.latency.chains import anchor_block
@@ -197,8 +197,9 @@ def keep(
         ConfigError: Device or backend are not here.
         PrunetError: A network cannot be run so.
     """
-    from prunet_mm.latency.pool import Pool  # not above, since it imports torch
-    from prunet_mm.timing.engine import Protocol, deployed, measure, stopwatch_for
+    from prunet_mm.latency.build import PROTOCOL  # not above, since these import torch
+    from prunet_mm.latency.pool import Pool
+    from prunet_mm.timing.engine import deployed, measure, stopwatch_for
     from prunet_mm.timing.memory import explained
 
     settings = table.settings(device)
@@ -223,7 +224,7 @@ def keep(
         return judged(
             measure(
                 lambda number: stops,
-                Protocol(min_rounds=8, max_seconds=max_seconds),
+                replace(PROTOCOL, min_rounds=8, max_seconds=max_seconds),
                 stopwatch_for(settings),
                 anchor=lambda: pool.target([anchor_block(space)]),
                 enough=enough,
