@@ -32,7 +32,7 @@ from prunet_mm.timing.device import is_here
 
 SUBNET = 'subnet.json'
 CORRECTIONS = 2  # of the widths, by what was measured
-SECONDS = 30.0  # that a measurement of what was found takes, at most
+SECONDS = 20.0  # that a measurement of what was found takes, at most
 OVER = 0.01  # share by which a measured latency may be above the budget
 JUDGED, JUDGED_IMAGES = 4, 128  # batches that a rule measures on, and images one by one
 
