@@ -27,7 +27,7 @@ from prunet_mm.timing.journal import Visit
 from prunet_mm.timing.samples import Measurement, Timing, median_interval, without_drift
 
 REFERENCES = 15  # beside the slowest network of the space; with fewer they disagree too widely
-KNOWN = 0.01  # half of an interval, as a share of the latency, with which that is known well
+KNOWN = 0.005  # half of an interval, as a share of the latency, with which that is known well
 CLOSE = 0.02  # share by which a measurement may be off the prediction before that is acted upon
 
 
