@@ -25,15 +25,11 @@ import math
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmengine.config import Config
-
-sys.path.insert(0, str(Path(__file__).parent))
 from latency_promise import CONFIGS, ROOT, table
+from mmengine.config import Config
 
 from prunet_mm.engine.files import write_atomic
 from prunet_mm.engine.process import in_a_process
@@ -89,8 +85,8 @@ def rows(config: str, args: argparse.Namespace) -> list[dict]:
         lone_ms = in_a_process(alone_ms, latencies, specs)
         among = in_a_process(keep, latencies, space, specs, 'cpu', predicted_ms[0], KEEP_S)
         found += [
-            dict(config=config, network=index, time=number, predicted_ms=expected_ms,
-                 alone_ms=lone, among_ms=one.measured_ms, clock=one.state,
+            dict(config=config, latency=latencies.describe(), network=index, time=number,
+                 predicted_ms=expected_ms, alone_ms=lone, among_ms=one.measured_ms, clock=one.state,
                  at_table_state_ms=one.at_table_state_ms)
             for index, (expected_ms, lone, one)
             in enumerate(zip(predicted_ms, lone_ms, among, strict=True))

@@ -112,6 +112,7 @@ def search(run: Run, args: argparse.Namespace) -> dict:
         raise SystemExit(f'{subnet}: was not measured; see the log of the search')
     return dict(
         config=CONFIGS[run.config],
+        latency=told['latency'],
         seed=run.seed,
         budget_ms=told['budget_ms'],
         predicted_ms=told['predicted_ms'],

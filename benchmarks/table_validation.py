@@ -62,6 +62,7 @@ def record(name: str, command: list[str], load: list[float]) -> dict:
     table = LatencyTable.load(ROOT / FOLDER / f'{name}.json')
     head = table.to_dict()
     errors = table.validation.errors
+    del head['validation']['networks']
     return dict(
         name=name,
         command=' '.join(command),
