@@ -83,7 +83,7 @@ def rows(config: str, args: argparse.Namespace) -> list[dict]:
         if number:
             time.sleep(args.pause)
         lone_ms = in_a_process(alone_ms, latencies, specs)
-        among = in_a_process(keep, latencies, space, specs, 'cpu', predicted_ms[0], KEEP_S)
+        among = in_a_process(keep, latencies, space, specs, 'cpu', predicted_ms, KEEP_S)
         found += [
             dict(config=config, latency=latencies.describe(), network=index, time=number,
                  predicted_ms=expected_ms, alone_ms=lone, among_ms=one.measured_ms, clock=one.state,

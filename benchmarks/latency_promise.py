@@ -112,6 +112,7 @@ def search(run: Run, args: argparse.Namespace) -> dict:
         raise SystemExit(f'{subnet}: was not measured; see the log of the search')
     return dict(
         config=CONFIGS[run.config],
+        max_iters=args.max_iters,
         latency=told['latency'],
         seed=run.seed,
         budget_ms=told['budget_ms'],
@@ -149,12 +150,23 @@ def main() -> None:
     args = parser.parse_args()
     (ROOT / FOLDER).mkdir(parents=True, exist_ok=True)
     runs = [run for run in RUNS if args.only in (None, run.config)][: args.runs]
-    rows = []
+    rows = {key(row): row for row in earlier(args.out)}
     for run in runs:
-        rows.append(search(run, args))
-        print({name: rows[-1][name] for name in ('config', 'seed', 'busy')}, flush=True)
-        print(verdict(rows), flush=True)
-        write_atomic(args.out, json.dumps(dict(bars=BARS, rows=rows), indent=1) + '\n')
+        row = search(run, args)
+        rows[key(row)] = row
+        print({name: row[name] for name in ('config', 'seed', 'busy')}, flush=True)
+        print(verdict(list(rows.values())), flush=True)
+        write_atomic(args.out, json.dumps(dict(bars=BARS, rows=[*rows.values()]), indent=1) + '\n')
+
+
+def earlier(path: Path) -> list[dict]:
+    """The rows that are there already, of other configs, too."""
+    return json.loads(path.read_text())['rows'] if path.exists() else []
+
+
+def key(row: dict) -> tuple[str, int, bool]:
+    """Which search a row is of."""
+    return row['config'], row['seed'], row['busy']
 
 
 if __name__ == '__main__':

@@ -194,7 +194,7 @@ class Bench:
 
     def time(self, specs: list[NetworkSpec]) -> list[Promise]:
         """Measure networks, in one run."""
-        predicted_ms = self.table.predict_ms(specs[0])
+        predicted_ms = list(map(self.table.predict_ms, specs))
         return in_a_process(keep, self.table, self.space, specs, 'cpu', predicted_ms, MEASURE_S)
 
     @property

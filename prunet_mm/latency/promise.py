@@ -28,6 +28,7 @@ from prunet_mm.timing.samples import Measurement, Timing, median_interval, witho
 
 REFERENCES = 15  # beside the slowest network of the space; with fewer they disagree too widely
 KNOWN = 0.005  # half of an interval, as a share of the latency, with which that is known well
+OVER = 0.01  # share by which a network may be above its budget
 CLOSE = 0.02  # share by which a measurement may be off the prediction before that is acted upon
 
 
@@ -82,11 +83,11 @@ class Promise:
         """By what the table is off for this network."""
         return self.at_table_state_ms / self.predicted_ms
 
-    @property
-    def broken(self) -> bool:
-        """Whether prediction and measurement differ by more than noise and `CLOSE` explain."""
+    def broken(self, budget_ms: float) -> bool:
+        """Whether the prediction is off by more than noise and `CLOSE`, or the budget exceeded."""
         low, high = self.interval_ms
-        return abs(self.factor - 1) > CLOSE and not low <= self.predicted_ms <= high
+        off = abs(self.factor - 1) > CLOSE and not low <= self.predicted_ms <= high
+        return off or (low > budget_ms and self.at_table_state_ms > budget_ms * (1 + OVER))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -180,7 +181,7 @@ def keep(
     space: SearchSpace,
     specs: Sequence[NetworkSpec],
     device: str,
-    predicted_ms: float,
+    predicted_ms: Sequence[float],
     max_seconds: float,
 ) -> list[Promise]:
     """Measures networks in turn with references, as the table was measured.
@@ -190,8 +191,8 @@ def keep(
         space: Which the networks are of.
         specs: The networks, the first of which references are chosen around.
         device: Where, 'cpu', 'cuda' or 'cuda:N'.
-        predicted_ms: Of the first network; of the others the table's prediction is taken.
-        max_seconds: Measure about this long at most.
+        predicted_ms: Of each network.
+        max_seconds: Measure about this long at most, less where all are known well.
 
     Raises:
         ConfigError: Device or backend are not here.
@@ -204,21 +205,22 @@ def keep(
 
     settings = table.settings(device)
     settings.require()
-    known = references(table, space, predicted_ms)
+    known = references(table, space, predicted_ms[0])
     with explained(device, settings.batch), deployed(settings):
         pool = Pool(settings)
         images = pool.inputs(specs[0].block_keys()[0])
         networks = [*specs, *(one.spec for one in known)]
         stops = [pool.network(label, spec, images) for label, spec in enumerate(networks)]
-        predictions_ms = [predicted_ms, *map(table.predict_ms, specs[1:])]
 
         def judged(visits: Sequence[Visit]) -> list[Promise]:
-            return judge(Measurement(visits), without_drift(visits), predictions_ms, known)
+            return judge(Measurement(visits), without_drift(visits), predicted_ms, known)
 
         def enough(visits: Sequence[Visit]) -> bool:
-            ours = judged(visits)[0]
-            low, high = ours.interval_ms
-            return high - low <= 2 * KNOWN * ours.at_table_state_ms
+            return all(
+                high - low <= 2 * KNOWN * one.at_table_state_ms
+                for one in judged(visits)
+                for low, high in [one.interval_ms]
+            )
 
         # The anchor is what stood between the passes on the table's day, too.
         return judged(

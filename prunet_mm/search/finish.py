@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from prunet_mm.engine.checkpoint import save_checkpoint_file
 from prunet_mm.engine.process import in_a_process
 from prunet_mm.errors import PrunetError, SearchError, one_line
-from prunet_mm.latency.promise import Promise, keep
+from prunet_mm.latency.promise import OVER, Promise, keep
 from prunet_mm.report import PAGE, write_page
 from prunet_mm.search.finalists import QUICK, Finalist, judge_finalists, measure_norms
 from prunet_mm.search.frontier import add_to_frontier, read_frontier, write_frontier
@@ -28,12 +28,13 @@ from prunet_mm.search.report import Outcome, pictures, write_report
 from prunet_mm.search.rounding import Rounding, round_widths
 from prunet_mm.search.rules import RULES, as_found, latency_ms
 from prunet_mm.spec import NetworkSpec
+from prunet_mm.supernet.paths import at_widths
 from prunet_mm.timing.device import is_here
 
 SUBNET = 'subnet.json'
 CORRECTIONS = 2  # of the widths, by what was measured
 SECONDS = 20.0  # that a measurement of what was found takes, at most
-OVER = 0.01  # share by which a measured latency may be above the budget
+ROUNDINGS = 4  # that a correction measures
 JUDGED, JUDGED_IMAGES = 4, 128  # batches that a rule measures on, and images one by one
 
 
@@ -142,34 +143,35 @@ def _settled(runner, model, rounding, budget_ms, probe, images, finalists) -> Re
     return Result(spec, rounding, loss, finalists)
 
 
-def corrected(runner, result: Result, scale: float, batches: int = 20) -> Result | None:
+def corrected(runner, result: Result, scale: float, batches: int = 20) -> list[Rounding]:
     """Redo the last step of a search, the rounding, with the table rescaled.
 
     Args:
-        runner: Its model is the SuperNet of ``result``, which it becomes anew.
+        runner: Its model is the SuperNet of ``result``, and stays as it is.
         result: What was too fast or too slow.
-        scale: What a network takes, relative to what the table says; its predictions are from
-            then on those of the table times this.
+        scale: What a network takes, relative to what the table says; predictions are those of the
+            table times this.
         batches: As in :func:`finish`.
 
     Returns:
-        What it ends in then, or None where no other widths come nearer to the budget.
+        Several ways to use the budget then, from the widths that the search had come to, the best
+        one first; none where not even the narrowest keep it.
     """
-    model, data = runner.model, runner.train_loop.dataloader
-    budget_ms = result.spec.provenance['budget_ms']
-    path = {name: next(iter(one.candidates)) for name, one in model.supernet.layers().items()}
-    probe, images = (data.probe(part, batches) for part in ('architecture', 'weights'))
+    model, layers = runner.model, runner.model.supernet.layers()
+    path = {name: next(iter(one.candidates)) for name, one in layers.items()}
+    found = result.rounding.widths | {name: width for name, width, _ in result.rounding.moves}
+    searched = {layers[name].candidates[path[name]]: width for name, width in found.items()}
+    probe = runner.train_loop.dataloader.probe('architecture', batches)[:QUICK]
+    budget_ms = result.spec.provenance['budget_ms'] / scale
     model.train()
     try:
-        rounding = round_widths(model, path, budget_ms / scale, probe[:QUICK])[0]
-    except SearchError:  # not even the narrowest widths keep it
-        return None
+        with at_widths(searched):
+            roundings = round_widths(model, path, budget_ms, probe, ROUNDINGS)
+    except SearchError:
+        return []
     finally:
         model.eval()
-    if rounding.widths == result.rounding.widths:
-        return None
-    rounding = replace(rounding, predicted_ms=scale * rounding.predicted_ms)
-    return _settled(runner, model, rounding, budget_ms, probe, images, result.finalists)
+    return [replace(one, predicted_ms=scale * one.predicted_ms) for one in roundings]
 
 
 def take_target(runner, target_ms: float) -> None:
@@ -284,6 +286,9 @@ def _kept(
 ) -> tuple[Result, list[Promise] | None, float]:
     """Measure what was found, and correct its widths by that.
 
+    A measurement tells how wrong the table is for one network, and its neighbours differ by more
+    than a per cent in that: so several other roundings are measured, side by side.
+
     Args:
         runner: Its model is the SuperNet of ``result``.
         result: What the table led to.
@@ -295,46 +300,50 @@ def _kept(
         was measured, of it and of the others, if anything could be; and what the table was
         multiplied by.
     """
-    budget_ms, scale, tried = result.spec.provenance['budget_ms'], 1.0, []
-    while True:
-        promises = None
+    model, budget_ms = runner.model, result.spec.provenance['budget_ms']
+    tried: list[tuple[Rounding, Promise, float]] = []
+    beside, scale, roundings = [], 1.0, [result.rounding]
+    while roundings:
+        specs = [model.supernet.derive(one.widths) for one in roundings]
+        predicted_ms = [one.predicted_ms for one in roundings]
+        predicted_ms += map(model.table.predict_ms, others)
+        told = [None]
         if runner.rank == 0:
-            ours = scale * runner.model.table.predict_ms(result.spec)
-            promises = measure_subnets([result.spec, *others], runner.model, ours)
-        (promises,) = told = [promises]
+            told = [measure_subnets([*specs, *others], model, predicted_ms)]
         broadcast_object_list(told)
         (promises,) = told
-        tried.append((result, promises, scale))
-        if not promises or not promises[0].broken or len(tried) > corrections:
+        if not promises:
             break
-        scale *= promises[0].factor
-        again = corrected(runner, result, scale)
-        if again is None:
+        tried += [(*pair, scale) for pair in zip(roundings, promises, strict=False)]
+        beside = promises[len(roundings) :]
+        best, promise, by = min(tried, key=lambda one: _off(one[1], budget_ms))
+        if not promise.broken(budget_ms) or not corrections:
             break
-        runner.logger.info(
-            f'The network takes {promises[0].at_table_state_ms:.4g} ms where the table says '
-            f'{promises[0].predicted_ms:.4g} ms: its widths are rounded once more, by the table '
-            f'times {scale:.3f}.'
-        )
-        result = again
+        corrections, scale = corrections - 1, by * promise.factor
+        known = [one.widths for one, *_ in tried]
+        roundings = [one for one in corrected(runner, result, scale) if one.widths not in known]
+        if roundings:
+            runner.logger.info(
+                f'The network takes {promise.at_table_state_ms:.4g} ms where the table says '
+                f'{promise.predicted_ms:.4g} ms: its widths are rounded once more, by the table '
+                f'times {scale:.3f}, in {len(roundings)} ways, of which the nearest is taken.'
+            )
+    if not tried:
+        return result, None, 1.0
+    if best is not result.rounding:
+        parts = [runner.train_loop.dataloader.probe(n, 20) for n in ('architecture', 'weights')]
+        result = _settled(runner, model, best, budget_ms, *parts, result.finalists)
+    return result, [promise, *beside], by
 
-    def off(attempt) -> tuple[bool, float]:
-        took_ms = attempt[1][0].at_table_state_ms
-        return took_ms > budget_ms * (1 + OVER), abs(took_ms / budget_ms - 1)
 
-    best = min((one for one in tried if one[1]), key=off, default=tried[-1])
-    if best[0] is not result:  # back to it
-        batches = [runner.train_loop.dataloader.probe(n, 20) for n in ('architecture', 'weights')]
-        rounding, finalists = best[0].rounding, best[0].finalists
-        return (
-            _settled(runner, runner.model, rounding, budget_ms, *batches, finalists),
-            *best[1:],
-        )
-    return best
+def _off(promise: Promise, budget_ms: float) -> tuple[bool, float]:
+    """How far from a budget a network is, the least being the best."""
+    took = promise.at_table_state_ms / budget_ms
+    return took > 1 + OVER, abs(took - 1)
 
 
 def measure_subnets(
-    specs: Sequence[NetworkSpec], model: ArchitectureSearch, predicted_ms: float
+    specs: Sequence[NetworkSpec], model: ArchitectureSearch, predicted_ms: Sequence[float]
 ) -> list[Promise] | None:
     """Measure networks, taking turns with references, where the table was measured here.
 
@@ -342,7 +351,7 @@ def measure_subnets(
         specs: The networks.
         model: Has the latency table, the space, and the config's ``latency``, whose ``device`` is
             where the table's device should be.
-        predicted_ms: Of the first network.
+        predicted_ms: Of each.
     """
     table, device = model.table, model.latency.get('device', 'cpu')
     if table.kind != 'measured' or not is_here(table.device, device):

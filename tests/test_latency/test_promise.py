@@ -35,7 +35,7 @@ def test_a_slower_machine_is_told_from_a_slower_network(known):
     assert promise.measured_ms == pytest.approx(1.3 * 5.2)
     assert promise.state == pytest.approx(1.3)
     assert promise.at_table_state_ms == pytest.approx(5.2)
-    assert not promise.broken
+    assert not promise.broken(5.3)
 
 
 def test_a_machine_that_drifts_while_it_is_measured_changes_nothing(known):
@@ -47,14 +47,20 @@ def test_a_machine_that_drifts_while_it_is_measured_changes_nothing(known):
 def test_a_network_that_the_table_misjudges_is_found(known):
     (promise,) = judge(*run(5.2, slowness=lambda number: 0.8, noise=0.003), [5.8], known)
     assert promise.factor == pytest.approx(5.2 / 5.8, rel=0.01)
-    assert promise.broken
+    assert promise.broken(5.8)
     assert any('the table errs' in sentence for sentence in promise.sentences(5.8))
+
+
+def test_a_network_surely_above_its_budget_breaks_it_however_near_the_prediction(known):
+    (promise,) = judge(*run(5.2, noise=0.003), [5.12], known)
+    assert not promise.broken(5.2)
+    assert promise.broken(5.12)
 
 
 def test_noise_alone_breaks_no_promise(known):
     for seconds_ms in (5.1, 5.3):
         (promise,) = judge(*run(seconds_ms, noise=0.2), [5.2], known)
-        assert not promise.broken
+        assert not promise.broken(5.2)
 
 
 def test_the_interval_has_the_latency_in_it_in_nineteen_of_twenty_runs(known):
@@ -104,7 +110,7 @@ def test_it_is_plain_json_also_where_little_is_known(known):
     data = promise.to_dict()
     assert data['interval_ms'] == [None, None]
     assert data['at_table_state_ms'] == pytest.approx(5.2)
-    assert not Promise(**(data | dict(interval_ms=promise.interval_ms))).broken
+    assert not Promise(**(data | dict(interval_ms=promise.interval_ms))).broken(5.2)
 
 
 @pytest.fixture
@@ -140,7 +146,8 @@ def test_a_table_of_before_has_random_references(small, space):
 
 def test_a_network_is_measured_in_turn_with_its_references(small, space):
     spec = space.smallest()
-    ours, other = keep(small, space, [spec, space.largest()], 'cpu', small.predict_ms(spec), 0.01)
+    specs = [spec, space.largest()]
+    ours, other = keep(small, space, specs, 'cpu', list(map(small.predict_ms, specs)), 0.01)
     assert ours.measured_ms > 0 and other.measured_ms > 0
     assert ours.at_table_state_ms == pytest.approx(ours.measured_ms / ours.state)
     assert ours.samples >= 8

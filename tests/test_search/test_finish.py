@@ -1,5 +1,6 @@
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from prunet_mm.latency.promise import Promise
 from prunet_mm.models.prunet import PRUNet
 from prunet_mm.search import finish
 from prunet_mm.spec import NetworkSpec, SearchSpace
+from prunet_mm.supernet import SuperNet
 from prunet_mm.timing.device import device_name
 
 
@@ -103,7 +105,7 @@ def measured(searched, make_table, tmp_path):
     def measure(**fields):
         spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
         searched.model.table = make_table(**fields)
-        return finish.measure_subnets([spec], searched.model, 1.0)
+        return finish.measure_subnets([spec], searched.model, [1.0])
 
     return measure
 
@@ -139,10 +141,9 @@ def clock_off_by(factor):
 
     def measure(specs, model, predicted_ms):
         took_ms = [factor * model.table.predict_ms(spec) for spec in specs]
-        said_ms = [predicted_ms, *(ms / factor for ms in took_ms[1:])]
         return [
             Promise(said, 1.1 * took, 0.01, 99, 1.1, (1.09, 1.11), took, (0.99 * took, 1.01 * took))
-            for said, took in zip(said_ms, took_ms, strict=True)
+            for said, took in zip(predicted_ms, took_ms, strict=True)
         ]
 
     return measure
@@ -175,7 +176,7 @@ def test_a_correction_that_makes_it_worse_is_taken_back(make_search, monkeypatch
     def measure(specs, model, predicted_ms):
         before.append(specs[0])
         took = model.budget.budget_ms * (1.1 if len(before) == 1 else 2.0)
-        return [Promise(predicted_ms, took, 0.01, 99, 1.0, (1, 1), took, (took, took))]
+        return [Promise(ms, took, 0.01, 99, 1.0, (1, 1), took, (took, took)) for ms in predicted_ms]
 
     monkeypatch.setattr(finish, 'measure_subnets', measure)
     runner = make_search({'default_hooks.checkpoint.interval': 100})
@@ -184,6 +185,38 @@ def test_a_correction_that_makes_it_worse_is_taken_back(make_search, monkeypatch
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
     assert spec.layers == before[0].layers == runner.model.supernet.derive().layers
     assert spec.provenance['table_rescaled_by'] == 1.0
+
+
+def test_of_the_roundings_that_a_correction_measures_the_nearest_is_taken(
+    make_search, monkeypatch, tmp_path
+):
+    """The table is wrong for each network by a number of its own."""
+    seen = []
+
+    def several(runner, result, scale):
+        layers, widths = runner.model.supernet.layers(), result.rounding.widths
+        name = next(iter(widths))
+        (block,) = layers[name].candidates.values()
+        return [replace(result.rounding, widths=widths | {name: w}) for w in block.widths]
+
+    def measure(specs, model, predicted_ms):
+        shares = [0.9, 0.996, 1.02, 1.02] if seen else [1.05]
+        took_ms = [share * model.budget.budget_ms for share in shares[: len(specs)]]
+        seen.append([spec.layers for spec in specs])
+        return [Promise(ms, ms, 0.01, 99, 1.0, (1, 1), ms, (ms, ms)) for ms in took_ms]
+
+    monkeypatch.setattr(finish, 'corrected', several)
+    monkeypatch.setattr(finish, 'measure_subnets', measure)
+    runner = make_search({'default_hooks.checkpoint.interval': 100})
+    runner.train()
+    (first,), others = seen
+    assert len(others) > 1 and first not in others
+    spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
+    assert spec.layers == others[1] == runner.model.supernet.derive().layers
+    told = spec.provenance
+    assert told['measured']['at_table_state_ms'] == pytest.approx(0.996 * told['budget_ms'], abs=1e-6)
+    weights = load_checkpoint_file(tmp_path / 'work/searched.pth')['state_dict']
+    assert SuperNet.from_state_dict(weights, 'architecture.backbone.').derive().layers == others[1]
 
 
 def test_deriving_from_the_last_checkpoint_gives_the_same(searched, make_search, tmp_path):
