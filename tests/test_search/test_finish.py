@@ -214,7 +214,9 @@ def test_of_the_roundings_that_a_correction_measures_the_nearest_is_taken(
     spec = NetworkSpec.load(tmp_path / 'work/subnet.json')
     assert spec.layers == others[1] == runner.model.supernet.derive().layers
     told = spec.provenance
-    assert told['measured']['at_table_state_ms'] == pytest.approx(0.996 * told['budget_ms'], abs=1e-6)
+    assert told['measured']['at_table_state_ms'] == pytest.approx(
+        0.996 * told['budget_ms'], abs=1e-6
+    )
     weights = load_checkpoint_file(tmp_path / 'work/searched.pth')['state_dict']
     assert SuperNet.from_state_dict(weights, 'architecture.backbone.').derive().layers == others[1]
 
