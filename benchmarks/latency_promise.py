@@ -124,6 +124,7 @@ def search(run: Run, args: argparse.Namespace) -> dict:
         state=kept['state'],
         waited=kept['waited'],
         table_rescaled_by=told['table_rescaled_by'],
+        granules=json.loads(done.read_text())['granules'],
     )
 
 

@@ -80,7 +80,7 @@ def resumable(cfg: Config) -> Iterator[None]:
 
     Raises:
         ConfigError: Another run holds the work dir, or nothing can be written there.
-        KeyboardInterrupt: With that sentence, where there is a checkpoint.
+        KeyboardInterrupt: With that sentence.
     """
     rank = LAUNCHERS.get(cfg.get('launcher'), ('',))[0]
     first = os.environ.get(rank, '0') == '0'  # it holds the folder for all processes of the run
@@ -88,18 +88,23 @@ def resumable(cfg: Config) -> Iterator[None]:
         with only_run(cfg.work_dir) if first else contextlib.nullcontext(), _heeding_sigterm():
             yield
     except KeyboardInterrupt as interrupt:
-        if not first or not Path(cfg.work_dir, 'last_checkpoint').exists():
+        if not first:
             raise
+        what = str(interrupt) or 'interrupted'
+        if not Path(cfg.work_dir, 'last_checkpoint').exists():
+            raise KeyboardInterrupt(
+                f'{what} before there was a checkpoint: the same command begins anew'
+            ) from None
         if rank:  # what started this process is not known
             how = 'the same command with --resume'
-            raise KeyboardInterrupt(f'{str(interrupt) or "interrupted"}; to go on: {how}') from None
+            raise KeyboardInterrupt(f'{what}; to go on: {how}') from None
         path = str(cfg.get('load_from'))
         resume = {'--resume', path, f'--resume={path}'}
         argv = [argument for argument in sys.argv if argument not in resume]
         program, *arguments = argv
         words = [Path(sys.executable).name, program] if program.endswith('.py') else program.split()
         command = shlex.join([*words, *arguments, '--resume'])
-        raise KeyboardInterrupt(f'{str(interrupt) or "interrupted"}; to go on: {command}') from None
+        raise KeyboardInterrupt(f'{what}; to go on: {command}') from None
 
 
 @contextlib.contextmanager

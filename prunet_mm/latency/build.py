@@ -186,16 +186,22 @@ class _Stops:
         self.networks: list[NetworkSpec] = []
 
     def draw(self, round_number: int) -> list[Stop]:
-        """The stops of a round."""
+        """The stops of a round.
+
+        In a wide space a round is long and there are few of them. A block's noise is then evened
+        out by its neighbours' on the curve; a network has only itself, so it comes several times.
+        """
         if not self.networks and round_number >= _first(self.plan):
             first = [visit for visit in self.visits if visit.round < FIRST]
             rough = _entries_table(self.plan, Measurement(first)) if self.plan.budgets else None
             self.networks = self.plan.networks(rough)
-        stops = [
+        chains = self.plan.chains(round_number)
+        often = max(1, len(chains) // (2 * len(self.networks) or 1))
+        stops = often * [
             self.pool.network(label, spec, self.images)
             for label, spec in enumerate(self.networks, len(self.labels))
         ]
-        for chain in self.plan.chains(round_number):
+        for chain in chains:
             labels = [self.labels[key] for key in chain]
             stops.append(Stop(labels, partial(self.pool.target, chain, self.images)))
         return stops

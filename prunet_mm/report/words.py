@@ -58,6 +58,11 @@ def lead(source: Source) -> str:
             parts.append(f"; at the table's state that is {ms(kept['at_table_state_ms'])}{ends}")
     elif predicted is not None:
         parts.append(', and not measured')
+    if (granules := source.found.get('granules', 0)) > 1:
+        parts.append(
+            f'. Rounding moved the widths of a layer by {granules} granules, where one should do: '
+            'the search had not converged'
+        )
     return ''.join(parts) + '.'
 
 

@@ -25,7 +25,7 @@ from prunet_mm.search.history import FILE_NAME
 from prunet_mm.search.model import ArchitectureSearch
 from prunet_mm.search.record import write_asked, write_found
 from prunet_mm.search.report import Outcome, pictures, write_report
-from prunet_mm.search.rounding import Rounding, round_widths
+from prunet_mm.search.rounding import MEASURED_SHARE, Rounding, round_widths
 from prunet_mm.search.rules import RULES, as_found, latency_ms
 from prunet_mm.spec import NetworkSpec
 from prunet_mm.supernet.paths import at_widths
@@ -166,7 +166,7 @@ def corrected(runner, result: Result, scale: float, batches: int = 20) -> list[R
     model.train()
     try:
         with at_widths(searched):
-            roundings = round_widths(model, path, budget_ms, probe, ROUNDINGS)
+            roundings = round_widths(model, path, budget_ms, probe, ROUNDINGS, MEASURED_SHARE)
     except SearchError:
         return []
     finally:

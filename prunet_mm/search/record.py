@@ -57,6 +57,7 @@ def write_found(work_dir: str | Path, outcome: Outcome, step: int) -> None:
         measured_iqr_ms=measured and measured.iqr_ms,
         promise=outcome.promise and outcome.promise.to_dict(),
         table_rescaled_by=outcome.rescaled_by,
+        granules=outcome.rounding.granules if outcome.rounding else 0,
         loss=outcome.derived_loss,
         trained=outcome.trained,
         other_size=outcome.other_size,

@@ -17,7 +17,7 @@ from prunet_mm.search.history import FILE_NAME, read_history
 from prunet_mm.search.network_plot import plot_network
 from prunet_mm.search.plots import plot_candidates, plot_latency, plot_widths
 from prunet_mm.search.record import training_options
-from prunet_mm.search.rounding import SHARE
+from prunet_mm.search.rounding import MEASURED_SHARE, SHARE
 from prunet_mm.search.trace import Trace
 from prunet_mm.search.verdict import verdict
 
@@ -210,7 +210,7 @@ def _latency(outcome: Outcome) -> list[str]:
             f'No single granule fits into the {budget_ms - predicted_ms:.4f} ms that are left of '
             f'the budget: the cheapest one, {layer} to {width} channels, takes {more_ms:.4f} ms.'
         )
-    elif predicted_ms < SHARE * budget_ms:
+    elif predicted_ms < (SHARE if outcome.rescaled_by == 1 else MEASURED_SHARE) * budget_ms:
         lines += _wrapped(
             'No wider hidden width is left that would use the rest of the budget: what was chosen '
             'is too fast for it. Search longer, or ask for less.'

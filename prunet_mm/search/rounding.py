@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prunet_mm.search.model import ArchitectureSearch
 
 SHARE = 0.99  # of the budget, that should be used
+MEASURED_SHARE = 0.98  # the same, where several are measured: steps of a grid may be coarse
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,12 @@ class Rounding:
 
 
 def round_widths(
-    model: ArchitectureSearch, path: Path, budget_ms: float, batches: Sequence, most: int = 1
+    model: ArchitectureSearch,
+    path: Path,
+    budget_ms: float,
+    batches: Sequence,
+    most: int = 1,
+    share: float = SHARE,
 ) -> list[Rounding]:
     """Bring the widths of a path to the grid: the best ways to use the budget without exceeding it.
 
@@ -57,6 +63,7 @@ def round_widths(
         budget_ms: In ms.
         batches: Of the architecture's images.
         most: How many roundings to return, the best one first; all of them fit the budget.
+        share: Of the budget, that should be used.
 
     Raises:
         SearchError: Even the narrowest widths exceed the budget.
@@ -82,8 +89,8 @@ def round_widths(
     costs = {name: one.latency_ms.tolist() for name, one in prunodes.items()}
     rises = _rises(model, path, prunodes, nearest, batches)
     return [
-        _rounding(prunodes, nearest, taken, fixed_ms, budget_ms)
-        for taken in fit_widths(costs, nearest, rises, budget_ms, fixed_ms, most)
+        _rounding(prunodes, nearest, taken, fixed_ms, budget_ms, share)
+        for taken in fit_widths(costs, nearest, rises, budget_ms, fixed_ms, most, share)
     ]
 
 
@@ -94,6 +101,7 @@ def fit_widths(
     budget_ms: float,
     fixed_ms: float = 0.0,
     most: int = 1,
+    share: float = SHARE,
 ) -> list[dict[str, int]]:
     """Choose an index on each layer's grid of widths; see :func:`round_widths`.
 
@@ -104,6 +112,7 @@ def fit_widths(
         budget_ms: Of all, with ``fixed_ms``; the narrowest widths fit.
         fixed_ms: What takes time beside the layers.
         most: How many solutions, the best first.
+        share: Of the budget, that should be used.
     """
     names = list(costs_ms)
 
@@ -124,7 +133,7 @@ def fit_widths(
 
     widest = max(map(len, costs_ms.values()))
     for reach in range(1, widest):
-        if found := list(islice(solutions(reach, SHARE * budget_ms), most)):
+        if found := list(islice(solutions(reach, share * budget_ms), most)):
             return found
     return list(islice(solutions(widest, 0.0, fill=True), 1))
 
@@ -144,11 +153,13 @@ def _rises(model, path, prunodes, nearest, batches) -> dict[str, tuple[float, fl
     return rises
 
 
-def _rounding(prunodes, nearest, taken, fixed_ms: float, budget_ms: float) -> Rounding:
+def _rounding(
+    prunodes, nearest, taken, fixed_ms: float, budget_ms: float, share: float
+) -> Rounding:
     """Describe the widths with the indices ``taken``."""
     predicted_ms = fixed_ms + sum(float(prunodes[n].latency_ms[i]) for n, i in taken.items())
     blocked = None
-    if predicted_ms < SHARE * budget_ms:
+    if predicted_ms < share * budget_ms:
         growing = {
             (name, one.widths[index + 1]): float(one.latency_ms[index + 1] - one.latency_ms[index])
             for name, index in taken.items()

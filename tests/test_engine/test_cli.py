@@ -93,7 +93,9 @@ def test_what_ends_a_job_counts_as_ctrl_c(begun, tmp_path, monkeypatch):
     told = ended_by_sigterm(begun)
     assert re.fullmatch(r"terminated; to go on: \S+ tools/train.py 'a config.py' --resume", told)
     (tmp_path / 'last_checkpoint').unlink()
-    assert ended_by_sigterm(begun) == 'terminated'
+    assert ended_by_sigterm(begun) == (
+        'terminated before there was a checkpoint: the same command begins anew'
+    )
 
 
 def test_of_several_processes_the_first_tells_how_to_go_on(begun, monkeypatch):

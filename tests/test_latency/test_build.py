@@ -193,6 +193,15 @@ def test_rounds_are_shuffled_and_each_visits_everything(build, plan):
     assert len(anchor) == 1
 
 
+def test_few_networks_come_several_times_in_a_long_round(build, plan):
+    build(plan=dataclasses.replace(plan, validate=2))
+    chains = [len(plan.chains(number)) for number in range(5)]
+    visits = [labels[0] for labels in build.machine.timed if isinstance(labels[0], int)][::3]
+    often = [max(1, count // 4) for count in chains]
+    assert max(often) > 1
+    assert visits.count(len(plan.blocks)) == visits.count(len(plan.blocks) + 1) == sum(often)
+
+
 @pytest.mark.parametrize('dies_after', [1, 2, 40, 41, 77, 100])
 def test_a_killed_run_goes_on_to_the_same_table(build, plan, tmp_path, dies_after):
     path = tmp_path / 'journal'

@@ -44,6 +44,14 @@ def test_the_first_sentence_says_what_was_asked_found_and_measured(make_work_dir
     assert 'The budget binds' in text
 
 
+def test_a_search_that_had_not_converged_is_told_by_how_much(make_work_dir, page):
+    folder = make_work_dir()
+    assert 'converged' not in page(folder)[1]
+    found = json.loads((folder / 'found.json').read_text())
+    (folder / 'found.json').write_text(json.dumps(found | dict(granules=3)))
+    assert 'a layer by 3 granules, where one should do' in page(folder)[1]
+
+
 def test_every_decision_is_marked_and_listed(make_work_dir, page):
     source, text = page(make_work_dir())
     for told in (
