@@ -3,6 +3,7 @@
 Exits with 1 if something needed is missing, does not fit or does not import, else with 0.
 """
 
+import argparse
 import importlib
 import importlib.util
 import os
@@ -178,6 +179,7 @@ def report(title: str, rows: Iterable[Row]) -> bool:
 
 def main() -> int:
     """Print all sections and return the exit code."""
+    argparse.ArgumentParser(description=' '.join(__doc__.split())).parse_args()  # it takes nothing
     sections = {
         'Packages': package_rows(),
         'Devices': device_rows(),

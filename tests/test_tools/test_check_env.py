@@ -26,6 +26,13 @@ def test_a_version_that_does_not_fit_is_reported_with_all_the_others(run_python,
     assert done.stderr == ''
 
 
+def test_help_is_no_check_and_arguments_are_refused(run_python):
+    done = run_python('tools/check_env.py', '--help')
+    assert (done.returncode, done.stdout[:5]) == (0, 'usage')
+    assert 'Packages' not in done.stdout
+    assert run_python('tools/check_env.py', 'data/coco').returncode == 2
+
+
 @pytest.mark.parametrize(
     ('card', 'archs', 'runs'),
     [
