@@ -191,7 +191,7 @@ class _Stops:
         In a wide space a round is long and there are few of them. A block's noise is then evened
         out by its neighbours' on the curve; a network has only itself, so it comes several times.
         """
-        if not self.networks and round_number >= _first(self.plan):
+        if self.plan.validate and not self.networks and round_number >= _first(self.plan):
             first = [visit for visit in self.visits if visit.round < FIRST]
             rough = _entries_table(self.plan, Measurement(first)) if self.plan.budgets else None
             self.networks = self.plan.networks(rough)

@@ -272,8 +272,9 @@ def test_progress_rises_to_one_also_in_a_second_session(build, tmp_path):
     assert done[-1] == 1.0
 
 
-def test_without_validation_nothing_is_fitted(build, plan):
-    table = build(plan=dataclasses.replace(plan, validate=0))
+@pytest.mark.parametrize('budgets', [(), (0.5,)])
+def test_without_validation_nothing_is_fitted(build, plan, budgets):
+    table = build(plan=dataclasses.replace(plan, validate=0, budgets=budgets, ratios=True))
     assert table.validation is None
     assert (table.network_overhead_ms, table.network_scale) == (0.0, 1.0)
 
