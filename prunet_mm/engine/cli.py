@@ -93,7 +93,7 @@ def resumable(cfg: Config) -> Iterator[None]:
         what = str(interrupt) or 'interrupted'
         if not Path(cfg.work_dir, 'last_checkpoint').exists():
             raise KeyboardInterrupt(
-                f'{what} before there was a checkpoint: the same command begins anew'
+                f'{what} before there was a checkpoint: the same command with --resume begins anew'
             ) from None
         if rank:  # what started this process is not known
             how = 'the same command with --resume'

@@ -94,7 +94,7 @@ def test_what_ends_a_job_counts_as_ctrl_c(begun, tmp_path, monkeypatch):
     assert re.fullmatch(r"terminated; to go on: \S+ tools/train.py 'a config.py' --resume", told)
     (tmp_path / 'last_checkpoint').unlink()
     assert ended_by_sigterm(begun) == (
-        'terminated before there was a checkpoint: the same command begins anew'
+        'terminated before there was a checkpoint: the same command with --resume begins anew'
     )
 
 
